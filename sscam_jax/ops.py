@@ -1,0 +1,108 @@
+"""Array operations that every method shares: arrays in, arrays out, for any number of spatial axes."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def _spatial(array: Array, leading: int) -> tuple[int, ...]:
+    return tuple(range(leading, array.ndim))
+
+
+def resize(maps: Float[Array, "m *grid"], shape: tuple[int, ...]) -> Float[Array, "m *space"]:
+    """U(·): linear interpolation of maps to the input's size (Eq. 8), half-pixel centres, clamped edges.
+
+    The same as PyTorch's `interpolate(..., align_corners=False)` when enlarging, to 2e-6; no antialiasing.
+
+    Args:
+        maps: m maps [m, *grid].
+        shape: the wanted size `space`, one integer a spatial axis, in pixels.
+
+    Returns:
+        The maps [m, *space].
+
+    Raises:
+        ValueError: `shape` has another number of axes than the maps.
+
+    Example:
+        >>> resize(jnp.array([[0.0, 1.0]]), (4,)).tolist()
+        [[0.0, 0.25, 0.75, 1.0]]
+
+    References:
+        Naidu and Michael, SS-CAM (arXiv 2006.14255), Eq. 8.
+    """
+    if len(shape) != maps.ndim - 1:
+        raise ValueError(f"shape {shape} has {len(shape)} axes, expected {maps.ndim - 1}: one for each of {maps.shape[1:]}")
+    return jax.image.resize(maps, (maps.shape[0], *shape), method="linear", antialias=False)
+
+
+def value_range(maps: Float[Array, "m *space"]) -> Float[Array, " m"]:
+    """Range max M − min M of each map.
+
+    Args:
+        maps: m arrays [m, ...].
+
+    Returns:
+        One range a map [m], ≥ 0, in the unit of the maps.
+
+    Example:
+        >>> value_range(jnp.array([[1.0, 3.0], [2.0, 2.0]])).tolist()
+        [2.0, 0.0]
+    """
+    axes = _spatial(maps, 1)
+    return maps.max(axes) - maps.min(axes)
+
+
+def unit(maps: Float[Array, "m *space"]) -> Float[Array, "m *space"]:
+    """s(·): each map brought to [0, 1] (Eq. 12); a constant map gives 0.
+
+    s(M) = (M − min M) / (max M − min M).
+
+    Args:
+        maps: m maps [m, *space].
+
+    Returns:
+        The maps [m, *space], in [0, 1].
+
+    Example:
+        >>> unit(jnp.array([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]])).tolist()
+        [[0.0, 0.5, 1.0], [0.0, 0.0, 0.0]]
+
+    References:
+        Naidu and Michael, SS-CAM (arXiv 2006.14255), Eq. 12.
+    """
+    axes = _spatial(maps, 1)
+    low = maps.min(axes, keepdims=True)
+    span = maps.max(axes, keepdims=True) - low
+    constant = span == 0
+    return jnp.where(constant, 0.0, (maps - low) / jnp.where(constant, 1.0, span))
+
+
+def blur(images: Float[Array, "b *space c"], sigma: float = 10.0) -> Float[Array, "b *space c"]:
+    """Gaussian blur of images, edges repeated.
+
+    Args:
+        images: b images [b, *space, c].
+        sigma: the Gaussian's standard deviation in pixels (> 0); it is cut off at 3 σ.
+
+    Returns:
+        The blurred images [b, *space, c].
+
+    Example:
+        >>> blur(jnp.ones((1, 8, 8, 3)), sigma=1.0).round(3).min().item()
+        1.0
+    """
+    radius = max(1, round(3 * sigma))
+    offsets = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
+    kernel = jnp.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    for axis in range(1, images.ndim - 1):
+        pad = [(radius, radius) if i == axis else (0, 0) for i in range(images.ndim)]
+        lines = jnp.moveaxis(jnp.pad(images, pad, mode="edge"), axis, -1)
+        shape = lines.shape
+        lines = lines.reshape(-1, 1, shape[-1])
+        lines = jax.lax.conv_general_dilated(
+            lines, kernel[None, None], (1,), "VALID", precision=jax.lax.Precision.HIGHEST
+        )
+        images = jnp.moveaxis(lines.reshape(*shape[:-1], -1), -1, axis)
+    return images

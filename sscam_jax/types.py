@@ -1,0 +1,67 @@
+"""The one protocol: a network cut in two pure functions, and what an explanation returns.
+
+Axes are named the same everywhere: `b` images, `*space` the input's spatial axes (one for sound, two for
+images, three for video and volumes), `*grid` the spatial axes at the target layer, `c` its channels,
+`c_in` the input's channels, `n` classes.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Bool, Float
+
+Params = Any
+"""A network's parameters: any pytree of arrays."""
+
+Carry = Any
+"""What the head needs besides the activations: `()` for a plain CNN, else any pytree of arrays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Apply:
+    """A network cut at its target layer: `features` up to it, `head` from it to the logits.
+
+    `head(params, *features(params, images))` is the whole network, which calling the object runs. The
+    explicit cut is what lets a method differentiate the head, or re-run it on edited activations, without
+    hooks. An `Apply` is a static argument of `jax.jit`: give it functions that hash by value (module-level
+    functions, frozen dataclasses), so that two equal networks share one compilation.
+
+    Attributes:
+        features: `(params, images [b, *space, c_in]) -> (activations [b, *grid, c], carry)`.
+        head: `(params, activations [b, *grid, c], carry) -> logits [b, n]`. Images do not mix: logits of
+            image i depend on row i of the activations and of the carry alone.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> apply = Apply(features=lambda params, x: (x * params, ()),
+        ...               head=lambda params, activations, carry: activations.sum(axis=(1, 2)))
+        >>> apply(jnp.float32(2), jnp.ones((1, 4, 4, 3))).tolist()
+        [[32.0, 32.0, 32.0]]
+    """
+
+    features: Callable[[Params, Array], tuple[Array, Carry]]
+    head: Callable[[Params, Array, Carry], Array]
+
+    def __call__(self, params: Params, images: Float[Array, "b *space c_in"]) -> Float[Array, "b n"]:
+        """Run the whole network: images [b, *space, c_in] to logits [b, n]."""
+        return self.head(params, *self.features(params, images))
+
+
+class Saliency(NamedTuple):
+    """What every method returns, in float32, never NaN.
+
+    Attributes:
+        maps: the maps at the input's resolution, each in [0, 1]: `unit(ReLU(U(raw)))`.
+        raw: the map at the target layer's resolution, signed and without normalisation, so that maps of
+            different images can be compared: `Σ_k weights_k A_k`.
+        weights: the weight of every channel.
+        logits: the network's answer to the images as they are.
+        flat: true where the map is constant and so says nothing; `maps` is zero there.
+    """
+
+    maps: Float[Array, "b *space"]
+    raw: Float[Array, "b *grid"]
+    weights: Float[Array, "b c"]
+    logits: Float[Array, "b n"]
+    flat: Bool[Array, " b"]

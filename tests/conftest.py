@@ -1,0 +1,23 @@
+"""Strict JAX for every test, four virtual devices, and the assets' folder."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_default_matmul_precision", "highest")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def assets() -> pathlib.Path:
+    """The folder of real weights and images, named by the variable SSCAM_ASSETS."""
+    folder = os.environ.get("SSCAM_ASSETS")
+    if not folder:
+        pytest.skip("SSCAM_ASSETS is not set: it names the folder of real weights and images")
+    path = pathlib.Path(folder)
+    assert path.is_dir(), f"SSCAM_ASSETS={folder} is not a folder"
+    return path
