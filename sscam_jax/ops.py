@@ -32,7 +32,9 @@ def resize(maps: Float[Array, "m *grid"], shape: tuple[int, ...]) -> Float[Array
         Naidu and Michael, SS-CAM (arXiv 2006.14255), Eq. 8.
     """
     if len(shape) != maps.ndim - 1:
-        raise ValueError(f"shape {shape} has {len(shape)} axes, expected {maps.ndim - 1}: one for each of {maps.shape[1:]}")
+        raise ValueError(
+            f"shape {shape} has {len(shape)} axes, expected {maps.ndim - 1}: one for each of {maps.shape[1:]}"
+        )
     return jax.image.resize(maps, (maps.shape[0], *shape), method="linear", antialias=False)
 
 

@@ -1,0 +1,18 @@
+"""Class activation maps as pure functions, led by SS-CAM (Smoothed Score-CAM)."""
+
+from sscam_jax.cams import SCORE_CAM_PRESETS, SS_CAM_PRESETS, cam, grad_cam, grad_cam_pp, score_cam, ss_cam
+from sscam_jax.types import Apply, Saliency
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SCORE_CAM_PRESETS",
+    "SS_CAM_PRESETS",
+    "Apply",
+    "Saliency",
+    "cam",
+    "grad_cam",
+    "grad_cam_pp",
+    "score_cam",
+    "ss_cam",
+]

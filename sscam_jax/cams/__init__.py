@@ -1,0 +1,6 @@
+"""Class activation maps, one family a file: `gradient` (CAM, Grad-CAM, ...) and `score` (Score-CAM, SS-CAM)."""
+
+from sscam_jax.cams.gradient import cam, grad_cam, grad_cam_pp
+from sscam_jax.cams.score import SCORE_CAM_PRESETS, SS_CAM_PRESETS, score_cam, ss_cam
+
+__all__ = ["SCORE_CAM_PRESETS", "SS_CAM_PRESETS", "cam", "grad_cam", "grad_cam_pp", "score_cam", "ss_cam"]

@@ -1,0 +1,197 @@
+"""Score-CAM and SS-CAM in every preset, as one compiled function over the scoring core."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from sscam_jax import ops
+from sscam_jax.cams import _tap
+from sscam_jax.cams._probe import Probe, Progress, plan, score_channels
+from sscam_jax.cams.gradient import grad_cam_weights
+from sscam_jax.types import Apply, Params, Saliency
+
+Score = Literal["probability", "logit", "log_probability"] | Callable[[Array, Array], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """Every choice that shapes the computation of Score-CAM and SS-CAM; hashable, static under `jax.jit`.
+
+    Its field names are arguments of `score_cam` and `ss_cam`, which say what they mean.
+    """
+
+    score: Score = "probability"
+    baseline: str = "none"
+    channel_softmax: bool = False
+    normalize: str = "after_resize"
+    n_samples: int = 1
+    noise_on: str | None = None
+    sigma_mode: str = "std"
+    reduce: str = "mean"
+    prior: str | None = None
+    prior_in_sum: bool = False
+    second_pass: bool = False
+    noise: str = "independent"
+
+
+class Traced(NamedTuple):
+    """The values that can change without a compilation; without noise only the baseline is read."""
+
+    baseline: Float[Array, "b *space c_in"] | None
+    key: Key[Array, ""]
+    ids: Int[Array, " b"]
+    sigma: Float[Array, ""]
+
+
+def _score_of(score: Score, logits: Float[Array, "m n"], labels: Int[Array, " m"]) -> Float[Array, " m"]:
+    """f^c of each row, in float32."""
+    logits = logits.astype(jnp.float32)
+    if callable(score):
+        return jax.vmap(score)(logits, labels).astype(jnp.float32)
+    if score == "probability":
+        logits = jax.nn.softmax(logits)
+    elif score == "log_probability":
+        logits = jax.nn.log_softmax(logits)
+    return jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+
+
+def _noise_std(mode: str, sigma: Float[Array, ""], span: Float[Array, " p"]) -> Float[Array, " p"]:
+    """The noise's standard deviation for channels whose noisy quantity has range `span`; 0 where that is constant."""
+    safe = jnp.where(span == 0, 1.0, span)
+    std = {
+        "inverse_range_squared": (sigma / safe) ** 2,
+        "std": jnp.broadcast_to(sigma, span.shape),
+        "variance": jnp.broadcast_to(jnp.sqrt(sigma), span.shape),
+        "relative": sigma * span,
+    }[mode]
+    return jnp.where(span == 0, 0.0, std)
+
+
+def _times(arrays: Float[Array, "p ..."], factors: Float[Array, " p"]) -> Float[Array, "p ..."]:
+    return arrays * factors.reshape(-1, *[1] * (arrays.ndim - 1))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5, 6, 7))
+def scored(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Int[Array, " b"] | None,
+    traced: Traced,
+    choices: Choices,
+    chunk_size: int,
+    progress: Progress | None,
+) -> Saliency:
+    """Score-CAM and SS-CAM in every preset."""
+    tapped = _tap.tap(apply, params, images, labels)
+    activations = tapped.activations.astype(jnp.float32)
+    prior = jnp.ones_like(activations[(slice(None), *[0] * (activations.ndim - 2))])
+    if choices.prior == "grad_cam":
+        prior = grad_cam_weights(apply, params, tapped)
+    # The maps that masks are made of: A_k, or α_k A_k. Channels lead, for they are what a chunk picks from.
+    maps = jnp.moveaxis(activations, -1, 1)
+    maps = maps * prior.reshape(*prior.shape, *[1] * (maps.ndim - 2))
+    live = maps.max(tuple(range(2, maps.ndim))) > maps.min(tuple(range(2, maps.ndim)))
+    baselines = _baseline_scores(apply, params, images, tapped.labels, traced.baseline, choices)
+
+    steps = plan(live.shape[1], choices.n_samples, chunk_size)
+    chunks = -(-live.sum(1, dtype=jnp.int32) // steps.channels) * (choices.n_samples // steps.samples)
+    before = jnp.cumsum(chunks) - chunks
+
+    def one_image(row: dict[str, Any]) -> Float[Array, " c"]:
+        probe = _probe(apply, params, row, traced, choices)
+
+        def tick(done: Int[Array, ""]) -> None:
+            if progress is not None:
+                jax.debug.callback(progress, row["before"] + done, chunks.sum())
+
+        return score_channels(probe, row["live"], choices.n_samples, chunk_size, tick)
+
+    rows = dict(
+        image=images, maps=maps, live=live, label=tapped.labels, baseline=baselines, before=before, id=traced.ids
+    )
+    scores = jax.lax.map(one_image, rows)
+    if choices.channel_softmax:
+        # Eq. of Algorithm 1: over the channels that were scored; with none, the weights are all zero.
+        weights = jnp.where(live, jax.nn.softmax(scores, where=live | ~live.any(1, keepdims=True)), 0.0)
+    else:
+        weights = scores
+    if choices.prior_in_sum:
+        weights = weights * prior
+    raw = _tap.weighted_sum(weights, activations)
+    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1], choices.normalize)
+
+
+def _baseline_scores(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Int[Array, " b"],
+    baseline: Float[Array, "b *space c_in"] | None,
+    choices: Choices,
+) -> Float[Array, " b"]:
+    """f^c(X_b) of each image, 0 for none."""
+    if baseline is None:
+        if choices.baseline == "none":
+            return jnp.zeros(images.shape[0], jnp.float32)
+        inputs: dict[str, Callable[[Array], Array]] = dict(zeros=jnp.zeros_like, blur=ops.blur, image=jnp.asarray)
+        baseline = inputs[choices.baseline](images)
+    return _score_of(choices.score, apply(params, baseline), labels)
+
+
+def _probe(apply: Apply, params: Params, row: dict[str, Any], traced: Traced, choices: Choices) -> Probe:
+    """How one image's channels are masked, made noisy, scored and reduced."""
+    image, maps = row["image"], row["maps"]
+    space = image.shape[:-1]
+
+    def masks(channels: Int[Array, " p"]) -> Float[Array, "p *space"]:
+        picked = maps[channels]
+        if choices.noise_on == "activation":
+            return ops.resize(picked, space)
+        if choices.normalize == "before_resize":
+            return ops.resize(ops.unit(picked), space)
+        return ops.unit(ops.resize(picked, space))
+
+    def masked(planes: Float[Array, "p *space"]) -> Float[Array, "p *space c_in"]:
+        return image[None] * planes[..., None].astype(image.dtype)
+
+    def prepare(channels: Int[Array, " p"]) -> dict[str, Array]:
+        mask = masks(channels)
+        noisy = masked(mask) if choices.noise_on == "masked_input" else mask
+        if choices.noise_on is None:
+            return dict(mask=mask)
+        return dict(mask=mask, noisy=noisy, std=_noise_std(choices.sigma_mode, traced.sigma, ops.value_range(noisy)))
+
+    def gaussian(channel: Int[Array, ""], sample: Int[Array, ""], shape: tuple[int, ...]) -> Array:
+        key = traced.key
+        if choices.noise == "independent":
+            key = jax.random.fold_in(jax.random.fold_in(key, row["id"]), channel)
+        return jax.random.normal(jax.random.fold_in(key, sample), shape, jnp.float32)
+
+    def draw(prepared: Any, channels: Int[Array, " p"], samples: Int[Array, " s"]) -> Float[Array, "p s ..."]:
+        if choices.noise_on is None:
+            return masked(prepared["mask"])[:, None]
+        noisy = prepared["noisy"]
+
+        def one(array: Array, std: Array, channel: Array, sample: Array) -> Array:
+            return array + std * gaussian(channel, sample, array.shape)
+
+        over_samples = jax.vmap(one, in_axes=(None, None, None, 0))
+        drawn = jax.vmap(over_samples, in_axes=(0, 0, 0, None))(noisy, prepared["std"], channels, samples)
+        return drawn if choices.noise_on == "masked_input" else image[None, None] * drawn[..., None]
+
+    def score(inputs: Float[Array, "m ..."]) -> Float[Array, " m"]:
+        return _score_of(choices.score, apply(params, inputs), jnp.broadcast_to(row["label"], inputs.shape[:1]))
+
+    def reduce(prepared: Any, scores: Float[Array, "p n"]) -> Float[Array, " p"]:
+        reduced = scores.max(1) if choices.reduce == "max" else scores.mean(1)
+        if choices.second_pass:
+            reduced = score(_times(masked(prepared["mask"]), reduced))
+        return reduced - row["baseline"]
+
+    return Probe(prepare, draw, score, reduce)

@@ -1,0 +1,99 @@
+"""The scoring core: one image's channels × samples, scored by forward passes in chunks.
+
+A probe says how channels become network inputs, a score reads the logits, a reduction makes one number a
+channel of its samples. Everything of input size (upsampling, masks, noise) exists inside a chunk only, so memory
+is O(chunk) whatever the number of channels and samples.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+Progress = Callable[[int, int], None]
+"""Called with (chunks done, chunks in all) as the work goes on, from another thread."""
+
+
+class Probe(NamedTuple):
+    """How the channels of one image become inputs of the network, p channels and s samples at once.
+
+    Attributes:
+        prepare: channels [p] -> whatever is shared by all samples of those channels, leading axis p.
+        draw: (prepared, channels [p], samples [s]) -> network inputs [p, s, ...].
+        score: network inputs [m, ...] -> scores [m], float32.
+        reduce: (prepared, scores [p, n]) -> one score a channel [p].
+    """
+
+    prepare: Callable[[Int[Array, " p"]], Any]
+    draw: Callable[[Any, Int[Array, " p"], Int[Array, " s"]], Float[Array, "p s ..."]]
+    score: Callable[[Float[Array, "m ..."]], Float[Array, " m"]]
+    reduce: Callable[[Any, Float[Array, "p n"]], Float[Array, " p"]]
+
+
+class Plan(NamedTuple):
+    """How channels × samples are cut into chunks: `channels` × `samples` network inputs at once."""
+
+    channels: int
+    samples: int
+    chunks: int
+
+
+def plan(n_channels: int, n_samples: int, chunk_size: int) -> Plan:
+    """Chunks of at most `chunk_size` inputs; the samples of a chunk divide N, so that none is padding."""
+    channels = min(chunk_size, n_channels)
+    samples = max(
+        s for s in range(1, n_samples + 1) if n_samples % s == 0 and s * channels <= max(chunk_size, channels)
+    )
+    return Plan(channels, samples, -(-n_channels // channels))
+
+
+def score_channels(
+    probe: Probe,
+    live: Bool[Array, " c"],
+    n_samples: int,
+    chunk_size: int,
+    tick: Callable[[Int[Array, ""]], None],
+) -> Float[Array, " c"]:
+    """One score a channel; a channel that is not live gets 0 and, but for rounding up to a chunk, no pass.
+
+    Args:
+        probe: what is scored and how.
+        live: the channels worth scoring.
+        n_samples: N, the samples of each channel.
+        chunk_size: network inputs held at once.
+        tick: called inside the computation with the number of the chunk that was done.
+
+    Returns:
+        The scores [c].
+    """
+    n_channels = live.shape[0]
+    cut = plan(n_channels, n_samples, chunk_size)
+    order = jnp.argsort(~live, stable=True).astype(jnp.int32)  # live channels first
+    padded = jnp.concatenate([order, jnp.repeat(order[-1:], cut.chunks * cut.channels - n_channels)])
+    samples = jnp.arange(n_samples, dtype=jnp.int32).reshape(-1, cut.samples)
+
+    def chunk(start: Int[Array, ""]) -> Float[Array, " p"]:
+        channels = jax.lax.dynamic_slice_in_dim(padded, start, cut.channels)
+        prepared = probe.prepare(channels)
+
+        def block(step: Int[Array, ""], drawn: Int[Array, " s"]) -> tuple[Int[Array, ""], Float[Array, "p s"]]:
+            inputs = probe.draw(prepared, channels, drawn)
+            scores = probe.score(inputs.reshape(-1, *inputs.shape[2:]))
+            tick(step)
+            return step + 1, scores.reshape(cut.channels, cut.samples)
+
+        first = start // cut.channels * samples.shape[0] + 1
+        _, scores = jax.lax.scan(block, first, samples)
+        return probe.reduce(prepared, jnp.moveaxis(scores, 0, 1).reshape(cut.channels, n_samples))
+
+    def step(carry: None, start: Int[Array, ""]) -> tuple[None, Float[Array, " p"]]:
+        # A scan over a condition, not a loop of unknown length: it skips dead chunks and has a derivative.
+        none = jnp.zeros(cut.channels, jnp.float32)
+        return carry, jax.lax.cond(start < live.sum(dtype=jnp.int32), chunk, lambda _: none, start)
+
+    starts = jnp.arange(cut.chunks, dtype=jnp.int32) * cut.channels
+    _, scores = jax.lax.scan(step, None, starts)
+    ordered = scores.reshape(-1)[:n_channels]
+    return jnp.where(live, jnp.zeros_like(ordered).at[order].set(ordered), 0.0)

@@ -1,0 +1,172 @@
+"""CAM and the gradient-based CAMs: the weights come from one backward pass through the head."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from sscam_jax.cams import _tap
+from sscam_jax.cams._tap import Labels, Tapped
+from sscam_jax.types import Apply, Params, Saliency
+
+
+def _spatial(activations: Float[Array, "b *grid c"]) -> tuple[int, ...]:
+    return tuple(range(1, activations.ndim - 1))
+
+
+def grad_cam_weights(apply: Apply, params: Params, tapped: Tapped) -> Float[Array, "b c"]:
+    """α_k^c = GAP(∂Y^c/∂A^k), Eq. 4."""
+    gradients = _tap.logit_gradients(apply, params, tapped)
+    return gradients.mean(_spatial(gradients))
+
+
+def cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+    """CAM: the activations weighted by the class's weights in the linear layer after average pooling.
+
+    L^c = ReLU(Σ_k w_k^c A_k), Eq. 1-2. The weights are read off the head as Σ_ij ∂Y^c/∂A_k^ij, which is w_k^c
+    when the head is average pooling and a linear layer; a head that is not affine has no such weights.
+
+    Args:
+        apply: the network, cut at its last convolutional layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+
+    Returns:
+        `Saliency`; `weights` are w^c.
+
+    Raises:
+        ValueError: the head is not affine in the activations, or the shapes or labels do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(3.0)
+        >>> cam(apply, jnp.eye(2), images, [0]).maps[0].tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
+
+    References:
+        Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016.
+    """
+    return _cam(apply, params, images, _tap.checked(apply, params, images, labels))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _cam(
+    apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Int[Array, " b"] | None
+) -> Saliency:
+    tapped = _tap.tap(apply, params, images, labels)
+
+    def gradients(activations: Float[Array, "b *grid c"]) -> Float[Array, "b *grid c"]:
+        return _tap.logit_gradients(apply, params, tapped._replace(activations=activations))
+
+    if _depends_on_input(gradients, tapped.activations):
+        raise ValueError(
+            "the head of this network is not affine in the activations, so CAM is not defined: it needs a network "
+            "that ends in average pooling and a linear layer, cut just before them; use grad_cam, which equals CAM "
+            "there and is defined everywhere"
+        )
+    slopes = gradients(tapped.activations)
+    weights = slopes.sum(_spatial(slopes))
+    raw = _tap.weighted_sum(weights, tapped.activations)
+    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
+
+
+def _depends_on_input(function: Callable[[Array], Array], argument: Array) -> bool:
+    """Whether any output of the traced function can change with its argument's values (conservative)."""
+    jaxpr = jax.make_jaxpr(function)(argument).jaxpr
+    reached = {id(variable) for variable in jaxpr.invars}
+    for equation in jaxpr.eqns:
+        if any(id(variable) in reached for variable in equation.invars):
+            reached.update(id(variable) for variable in equation.outvars)
+    return any(id(variable) in reached for variable in jaxpr.outvars)
+
+
+def grad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+    """Grad-CAM: the activations weighted by the mean gradient of the class's logit.
+
+    L^c = ReLU(Σ_k α_k^c A_k) with α_k^c = GAP(∂Y^c/∂A_k), Eq. 3-4.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+
+    Returns:
+        `Saliency`; `weights` are α^c, in logits per unit of activation.
+
+    Raises:
+        ValueError: the shapes or labels do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(3.0)
+        >>> grad_cam(apply, jnp.eye(2), images, [0]).weights.tolist()
+        [[0.25, 0.0]]
+
+    References:
+        Selvaraju et al., Grad-CAM, ICCV 2017.
+    """
+    return _grad_cam(apply, params, images, _tap.checked(apply, params, images, labels))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _grad_cam(
+    apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Int[Array, " b"] | None
+) -> Saliency:
+    tapped = _tap.tap(apply, params, images, labels)
+    weights = grad_cam_weights(apply, params, tapped)
+    raw = _tap.weighted_sum(weights, tapped.activations)
+    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
+
+
+def grad_cam_pp(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+    """Grad-CAM++: positive gradients weighted pixel by pixel, so that every instance of the class counts.
+
+    L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = Σ_ij a_ij ReLU(g_ij), a_ij = g_ij² / (2 g_ij² + (Σ_ab A_ab) g_ij³) and
+    g = ∂Y^c/∂A_k. The class's score is exp(Y^c) in the paper: its derivatives are exp(Y^c) times these powers of
+    g, and the common factor cancels in the map. A position with g = 0 has a = 0.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+
+    Returns:
+        `Saliency`; `weights` are w^c.
+
+    Raises:
+        ValueError: the shapes or labels do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(4.0)
+        >>> grad_cam_pp(apply, jnp.eye(2), images, [0]).weights.tolist()
+        [[0.333..., 0.0]]
+
+    References:
+        Chattopadhyay et al., Grad-CAM++, WACV 2018, Eq. 10-11 and 19.
+    """
+    return _grad_cam_pp(apply, params, images, _tap.checked(apply, params, images, labels))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _grad_cam_pp(
+    apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Int[Array, " b"] | None
+) -> Saliency:
+    tapped = _tap.tap(apply, params, images, labels)
+    gradients = _tap.logit_gradients(apply, params, tapped)
+    activations = tapped.activations.astype(jnp.float32)
+    space = _spatial(activations)
+    # Numerator and denominator share g²: dividing it out keeps tiny gradients from underflowing to 0 / 0.
+    denominator = 2 + activations.sum(space, keepdims=True) * gradients
+    a = jnp.where((gradients == 0) | (denominator == 0), 0.0, 1 / jnp.where(denominator == 0, 1.0, denominator))
+    weights = (a * jax.nn.relu(gradients)).sum(space)
+    raw = _tap.weighted_sum(weights, tapped.activations)
+    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])

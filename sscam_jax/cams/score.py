@@ -1,0 +1,294 @@
+"""Score-CAM and SS-CAM: the weights are scores of masked inputs, read off forward passes."""
+
+from collections.abc import Mapping
+from types import EllipsisType, MappingProxyType
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from sscam_jax.cams import _tap
+from sscam_jax.cams._masked import Choices, Score, Traced, scored
+from sscam_jax.cams._probe import Progress
+from sscam_jax.cams._tap import Labels
+from sscam_jax.types import Apply, Params, Saliency
+
+Baseline = Literal["none", "zeros", "blur", "image"] | Array
+NoiseOn = Literal["masked_input", "mask", "activation"]
+SigmaMode = Literal["inverse_range_squared", "std", "variance", "relative"]
+Reduce = Literal["max", "mean"]
+Normalize = Literal["after_resize", "before_resize"]
+Noise = Literal["independent", "common"]
+
+
+def _presets(rows: dict[str, dict[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    return MappingProxyType({name: MappingProxyType(row) for name, row in rows.items()})
+
+
+SCORE_CAM_PRESETS = _presets(
+    {
+        "paper": dict(score="probability", baseline="zeros", channel_softmax=False, normalize="after_resize"),
+        "original": dict(score="probability", baseline="zeros", channel_softmax=True, normalize="after_resize"),
+        "torchcam": dict(score="logit", baseline="image", channel_softmax=True, normalize="before_resize"),
+        "pytorch_grad_cam": dict(score="logit", baseline="none", channel_softmax=True, normalize="after_resize"),
+    }
+)
+"""Score-CAM's presets: `paper` is Eq. 5-8 of SS-CAM's paper, `original` Wang et al. 2020, the others two libraries."""
+
+_PAPER: dict[str, Any] = dict(
+    n_samples=10,
+    sigma=4.0,
+    noise_on="masked_input",
+    sigma_mode="inverse_range_squared",
+    reduce="max",
+    score="probability",
+    baseline="none",
+    channel_softmax=False,
+    prior=None,
+    prior_in_sum=False,
+    second_pass=False,
+    normalize="after_resize",
+)
+
+SS_CAM_PRESETS = _presets(
+    {
+        "paper": _PAPER,
+        "paper_mean": _PAPER | dict(noise_on="mask", reduce="mean"),
+        "algorithm1": _PAPER | dict(prior="grad_cam", baseline="zeros", channel_softmax=True, second_pass=True),
+        "authors": _PAPER | dict(prior="grad_cam", prior_in_sum=True),
+        "authors_released": _PAPER | dict(noise_on="activation", sigma=2.0, n_samples=35, reduce="mean"),
+        "torchcam": _PAPER
+        | dict(
+            noise_on="mask",
+            sigma=2.0,
+            sigma_mode="std",
+            n_samples=35,
+            reduce="mean",
+            score="logit",
+            baseline="image",
+            channel_softmax=True,
+            normalize="before_resize",
+        ),
+    }
+)
+"""SS-CAM's presets: every row a reading of the paper or what published code does; see `ss_cam`."""
+
+
+def score_cam(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Labels,
+    *,
+    preset: str = "paper",
+    score: Score | EllipsisType = ...,
+    baseline: Baseline | EllipsisType = ...,
+    channel_softmax: bool | EllipsisType = ...,
+    normalize: Normalize | EllipsisType = ...,
+    chunk_size: int | None = None,
+    progress: Progress | None = None,
+) -> Saliency:
+    """Score-CAM: the activations weighted by the class's score of the image seen through each of them.
+
+    L^c = ReLU(Σ_k α_k A_k) with α_k = C(A_k) = f^c(X ⊙ H_k) − f^c(X_b), H_k = s(U(A_k)), Eq. 5-8. Channels whose
+    map is constant say nothing about where: they get weight 0 and no forward pass.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+        preset: a row of `SCORE_CAM_PRESETS`; the arguments below replace single choices of it.
+        score: f^c, "probability" (after the softmax), "logit", "log_probability", or a function
+            `(logits [n], label []) -> []` (static: pass the same function object to reuse a compilation).
+        baseline: X_b, whose score is subtracted: "none", "zeros" (the mean colour, for normalised images),
+            "blur", "image" (the image itself), or an array [*space, c_in] or [b, *space, c_in].
+        channel_softmax: whether α is a softmax over the channels' scores.
+        normalize: "after_resize" is s(U(A)), as the paper has it; "before_resize" is U(s(A)).
+        chunk_size: network inputs held at once; None: 16 on CPU, 128 elsewhere.
+        progress: called with (chunks done, chunks in all), from another thread.
+
+    Returns:
+        `Saliency`; `weights` are α.
+
+    Raises:
+        ValueError: an unknown preset or choice, or shapes or labels that do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(3.0)
+        >>> score_cam(apply, jnp.eye(2), images, [0], score="logit").weights.tolist()
+        [[0.75, 0.0]]
+
+    References:
+        Wang et al., Score-CAM, CVPR Workshops 2020; Naidu and Michael, SS-CAM (arXiv 2006.14255), Eq. 5-8.
+    """
+    given = dict(score=score, baseline=baseline, channel_softmax=channel_softmax, normalize=normalize)
+    values = _resolve("score_cam", SCORE_CAM_PRESETS, preset, given)
+    unused = dict(key=jax.random.key(0), ids=None, sigma=0.0)
+    return _explain(apply, params, images, labels, values | unused, chunk_size, progress)
+
+
+def ss_cam(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Labels,
+    *,
+    key: Key[Array, ""],
+    preset: str = "paper",
+    ids: Int[Array, " b"] | None = None,
+    n_samples: int | EllipsisType = ...,
+    sigma: float | Float[Array, ""] | EllipsisType = ...,
+    noise_on: NoiseOn | EllipsisType = ...,
+    sigma_mode: SigmaMode | EllipsisType = ...,
+    reduce: Reduce | EllipsisType = ...,
+    score: Score | EllipsisType = ...,
+    baseline: Baseline | EllipsisType = ...,
+    channel_softmax: bool | EllipsisType = ...,
+    prior: Literal["grad_cam"] | EllipsisType | None = ...,
+    prior_in_sum: bool | EllipsisType = ...,
+    second_pass: bool | EllipsisType = ...,
+    normalize: Normalize | EllipsisType = ...,
+    noise: Noise = "independent",
+    chunk_size: int | None = None,
+    progress: Progress | None = None,
+) -> Saliency:
+    """SS-CAM: Score-CAM whose scores are smoothed over N noisy versions of every masked input.
+
+    L^c = ReLU(Σ_k α_k A_k) with α_k the maximum (approach 2, Eq. 13-15) or the mean (approach 1, Eq. 9-11) of
+    f^c over N noisy masked inputs. The paper's equations, its Algorithm 1 and published code disagree, so a preset
+    names each reading:
+
+    * `paper`: approach 2 without gradients, noise on X ⊙ H_k, maximum of N = 10 probabilities.
+    * `paper_mean`: approach 1, noise on the mask, mean.
+    * `algorithm1`: letter by letter: A_k times Grad-CAM's weight in the mask, a second pass with the mask scaled
+      by the maximum, softmax over the channels.
+    * `authors`: the notebooks behind the paper's tables: Grad-CAM's weight in the mask and in the sum.
+    * `authors_released`: the authors' released module: noise on the activation, which is not normalised, N = 35.
+    * `torchcam`: torchcam's SSCAM: noise on the mask, mean of N = 35 logits, softmax over the channels.
+
+    The noise of (image id, channel, sample) depends on the key and these three indices only: chunks, batches and
+    devices cannot change it. Channels whose map is constant get weight 0 and no forward pass.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+        key: a key of `jax.random.key`.
+        preset: a row of `SS_CAM_PRESETS`; the arguments below replace single choices of it.
+        ids: an integer an image [b] that its noise belongs to; None: its position in the batch.
+        n_samples: N.
+        sigma: σ; traced, so another value compiles nothing.
+        noise_on: what the noise is added to: "masked_input" X ⊙ H_k + ε (a value a pixel and colour), "mask"
+            X ⊙ (H_k + ε), or "activation" X ⊙ (U(A_k) + ε), without s(·).
+        sigma_mode: the noise's standard deviation from σ and from the range r (maximum − minimum, per channel) of
+            what the noise is added to: "inverse_range_squared" (σ/r)², "std" σ, "variance" √σ, "relative" σ·r.
+        reduce: "max" or "mean" of the N scores.
+        score: f^c, as in `score_cam`.
+        baseline: X_b, as in `score_cam`.
+        channel_softmax: whether α is a softmax over the channels' scores.
+        prior: "grad_cam" multiplies A_k by Grad-CAM's weight before the mask is made; None does not.
+        prior_in_sum: whether that weight also multiplies A_k in the final sum.
+        second_pass: whether the score of a channel is f^c(S·H_k ⊙ X), with S the reduced score of its samples.
+        normalize: "after_resize" is s(U(A)), as the paper has it; "before_resize" is U(s(A)).
+        noise: "independent", or "common": sample i of every channel and image is the same noise, scaled by the
+            channel's standard deviation.
+        chunk_size: network inputs held at once; None: 16 on CPU, 128 elsewhere.
+        progress: called with (chunks done, chunks in all), from another thread.
+
+    Returns:
+        `Saliency`; `weights` are what multiplies A_k in the sum.
+
+    Raises:
+        ValueError: an unknown preset or choice, or shapes or labels that do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(3.0)
+        >>> saliency = ss_cam(apply, jnp.eye(2), images, [0], key=jax.random.key(0), n_samples=2)
+        >>> saliency.maps[0].tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
+
+    References:
+        Naidu and Michael, SS-CAM: Smoothed Score-CAM for Sharper Visual Feature Localization (arXiv 2006.14255).
+    """
+    given = dict(
+        n_samples=n_samples,
+        sigma=sigma,
+        noise_on=noise_on,
+        sigma_mode=sigma_mode,
+        reduce=reduce,
+        score=score,
+        baseline=baseline,
+        channel_softmax=channel_softmax,
+        prior=prior,
+        prior_in_sum=prior_in_sum,
+        second_pass=second_pass,
+        normalize=normalize,
+    )
+    values = _resolve("ss_cam", SS_CAM_PRESETS, preset, given)
+    return _explain(apply, params, images, labels, values | dict(noise=noise, key=key, ids=ids), chunk_size, progress)
+
+
+_ALLOWED: Mapping[str, tuple[Any, ...]] = {
+    "score": get_args(get_args(Score)[0]),
+    "baseline": get_args(get_args(Baseline)[0]),
+    "noise_on": get_args(NoiseOn),
+    "sigma_mode": get_args(SigmaMode),
+    "reduce": get_args(Reduce),
+    "normalize": get_args(Normalize),
+    "noise": get_args(Noise),
+    "prior": (None, "grad_cam"),
+}
+
+
+def _resolve(
+    method: str, presets: Mapping[str, Mapping[str, Any]], preset: str, given: dict[str, Any]
+) -> dict[str, Any]:
+    if preset not in presets:
+        raise ValueError(f"preset {preset!r} is not one of {method}; choose from {', '.join(map(repr, presets))}")
+    return dict(presets[preset]) | {name: value for name, value in given.items() if value is not ...}
+
+
+def _explain(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Labels,
+    values: dict[str, Any],
+    chunk_size: int | None,
+    progress: Progress | None,
+) -> Saliency:
+    """Check the choices, then run the compiled core."""
+    baseline = None
+    if not isinstance(values["baseline"], str):
+        baseline = jnp.asarray(values["baseline"], images.dtype)
+        if baseline.shape not in (images.shape, images.shape[1:]):
+            raise ValueError(
+                f"baseline has shape {baseline.shape}, expected {images.shape[1:]} or {images.shape}, or one of "
+                f"{', '.join(map(repr, _ALLOWED['baseline']))}"
+            )
+        baseline = jnp.broadcast_to(baseline, images.shape)
+        values = values | dict(baseline="none")
+    for name, allowed in _ALLOWED.items():
+        value = values.get(name, allowed[0])
+        if value not in allowed and not (name == "score" and callable(value)):
+            raise ValueError(f"{name}={value!r} is not a choice; choose from {', '.join(map(repr, allowed))}")
+    if values.get("n_samples", 1) < 1:
+        raise ValueError(f"n_samples={values['n_samples']} is too small, expected at least 1")
+    if chunk_size is None:
+        chunk_size = 16 if jax.default_backend() == "cpu" else 128
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size={chunk_size} is too small, expected at least 1")
+    labels = _tap.checked(apply, params, images, labels)
+    ids = values.pop("ids")
+    ids = jnp.arange(images.shape[0], dtype=jnp.int32) if ids is None else jnp.asarray(ids)
+    if ids.shape != images.shape[:1]:
+        raise ValueError(f"ids have shape {ids.shape}, expected {images.shape[:1]}: one integer an image")
+    traced = Traced(baseline, values.pop("key"), ids, jnp.asarray(values.pop("sigma"), jnp.float32))
+    return scored(apply, params, images, labels, traced, Choices(**values), chunk_size, progress)
