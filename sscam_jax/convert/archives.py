@@ -1,0 +1,182 @@
+"""The three containers of pickled tensors: torch's zip, torch's older stream, and a plain pickle of arrays."""
+
+import functools
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sscam_jax.convert.unpickle import Array, CheckpointError, Storage, Tensor, load
+
+# The number and the version with which torch's older stream begins.
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+
+# Under these names training scripts keep the tensors, beside the epoch and the optimizer.
+_NESTS = ("state_dict", "model_state_dict", "model")
+
+# Tensors may share storages (tied weights), so together they may take more room than the file has; a small
+# file that describes huge tensors by repeating itself is a trap.
+_SHARING = 8
+
+
+def read_zip(path: Path) -> dict[str, np.ndarray]:
+    """Tensors of torch's zip: `NAME/data.pkl` refers to the storages `NAME/data/0`, `NAME/data/1`, ...
+
+    Args:
+        path: the file.
+
+    Returns:
+        Tensors by name, in their stored types.
+
+    Raises:
+        CheckpointError: the file is damaged, not of this layout, or asks for anything but tensors.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {entry.filename: entry.file_size for entry in archive.infolist()}
+            if sum(entries.values()) > path.stat().st_size:
+                raise CheckpointError(
+                    f"unpacks to {sum(entries.values())} bytes, more than the file has: refused; torch writes "
+                    "its archives uncompressed"
+                )
+            tops = [name.removesuffix("data.pkl") for name in entries if f"/{name}".endswith("/data.pkl")]
+            if len(tops) != 1:
+                raise CheckpointError(f"is a zip with {len(tops)} entries 'data.pkl', expected one")
+            order = archive.read(f"{tops[0]}byteorder") if f"{tops[0]}byteorder" in entries else b"little"
+            if order not in (b"little", b"big"):
+                raise CheckpointError(f"has the byte order {order!r}, expected 'little' or 'big'")
+
+            @functools.cache
+            def raw(key: str) -> bytes:
+                name = f"{tops[0]}data/{key}"
+                if name not in entries:
+                    raise CheckpointError(f"refers to the storage '{key}' but has no entry '{name}'")
+                return archive.read(name)
+
+            def block(storage: Storage) -> np.ndarray:
+                return _block(storage, raw(storage.key), swap=order == b"big")
+
+            tree = load(io.BytesIO(archive.read(f"{tops[0]}data.pkl")))
+            return _tensors(tree, block, path.stat().st_size)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise CheckpointError(f"is a damaged zip archive ({error})") from error
+
+
+def read_stream(path: Path) -> dict[str, np.ndarray]:
+    """Tensors of torch's older layout, or of a plain pickle of NumPy arrays.
+
+    torch wrote five pickles (a magic number, the protocol's version, the system, the tensors, the keys of
+    their storages), then each storage: its length in 8 bytes, then its numbers, always little-endian.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Tensors by name, in their stored types.
+
+    Raises:
+        CheckpointError: the file is damaged, not of these layouts, or asks for anything but tensors.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        tree = load(file)
+        if tree != _MAGIC:
+            return _tensors(tree, _no_block, size)
+        version = load(file)
+        if version != _PROTOCOL:
+            raise CheckpointError(f"has the serialization protocol {version!r}, expected {_PROTOCOL}")
+        load(file)  # the system that wrote it
+        tree, keys = load(file), load(file)
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise CheckpointError("lists its storages in an unknown way")
+        widths = {storage.key: storage.dtype.itemsize for storage in _storages(tree)}
+        starts: dict[str, tuple[int, int]] = {}
+        for key in keys:
+            count = int.from_bytes(file.read(8), "little")
+            if key not in widths:
+                raise CheckpointError(f"holds the storage '{key}', whose type no tensor tells")
+            starts[key] = (file.tell(), count * widths[key])
+            file.seek(count * widths[key], 1)
+            if file.tell() > size:
+                raise CheckpointError(f"is cut short: storage '{key}' ends after the file")
+
+        @functools.cache
+        def raw(key: str) -> bytes:
+            if key not in starts:
+                raise CheckpointError(f"refers to the storage '{key}', which is not in the file")
+            file.seek(starts[key][0])
+            return file.read(starts[key][1])
+
+        return _tensors(tree, lambda storage: _block(storage, raw(storage.key), swap=False), size)
+
+
+def _block(storage: Storage, raw: bytes, *, swap: bool) -> np.ndarray:
+    """A storage's whole block of numbers, which must have the length that the tensors were told."""
+    if len(raw) != storage.total * storage.dtype.itemsize:
+        raise CheckpointError(
+            f"storage '{storage.key}' should hold {storage.total} numbers of type {storage.dtype}, "
+            f"but has {len(raw)} bytes"
+        )
+    if swap:  # by width, because bfloat16 has no other byte order in NumPy
+        raw = np.frombuffer(raw, f"u{storage.dtype.itemsize}").byteswap().tobytes()
+    return np.frombuffer(raw, storage.dtype)
+
+
+def _no_block(storage: Storage) -> np.ndarray:
+    raise CheckpointError(f"refers to the storage '{storage.key}', but a plain pickle has no storages")
+
+
+def _storages(tree: Any) -> Iterator[Storage]:
+    """Every storage in what a pickle described, each container visited once."""
+    todo, seen = [tree], set()
+    while todo:
+        node = todo.pop()
+        if isinstance(node, Tensor):
+            yield node.storage
+        elif isinstance(node, dict | list | tuple) and id(node) not in seen:
+            seen.add(id(node))
+            todo.extend(node.values() if isinstance(node, dict) else node)
+
+
+def _tensors(tree: Any, block: Callable[[Storage], np.ndarray], size: int) -> dict[str, np.ndarray]:
+    """The tensors of what a pickle described, nested containers joined to dotted names."""
+    while isinstance(tree, dict) and (nests := [k for k in _NESTS if isinstance(tree.get(k), dict)]):
+        tree = tree[nests[0]]
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"holds a {type(tree).__name__}, expected a dict of tensors (a state_dict)")
+    tensors: dict[str, np.ndarray] = {}
+    room = _SHARING * size
+    for name, leaf in _leaves(tree, "", set()):
+        if name in tensors:
+            raise CheckpointError(f"has two tensors '{name}'")
+        try:
+            tensors[name] = leaf.array() if isinstance(leaf, Array) else leaf.array(block)
+        except (ValueError, OverflowError, MemoryError) as error:
+            raise CheckpointError(f"tensor '{name}': {error}") from error
+        room -= tensors[name].nbytes + 1
+        if room < 0:
+            raise CheckpointError(f"describes tensors of far more bytes than the {size} it has: refused")
+    return tensors
+
+
+def _leaves(tree: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Tensor | Array]]:
+    """Names and tensors: `{"conv1": [kernel, bias]}` gives `conv1.0` and `conv1.1`."""
+    if id(tree) in seen or prefix.count(".") > 32:
+        raise CheckpointError(f"repeats or nests its containers at '{prefix}': refused")
+    seen.add(id(tree))
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        name = f"{prefix}{key}" if isinstance(key, str | int) else f"{prefix}({type(key).__name__})"
+        if isinstance(value, Tensor | Array):
+            yield name, value
+        elif isinstance(value, dict | list | tuple):
+            yield from _leaves(value, f"{name}.", seen)
+        else:
+            raise CheckpointError(
+                f"entry '{name}' is a {type(value).__name__}, expected tensors alone, or tensors in a dict under "
+                + " or ".join(f"'{nest}'" for nest in _NESTS)
+            )

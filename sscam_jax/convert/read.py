@@ -1,0 +1,229 @@
+"""Reading checkpoints of any known format by their content, and writing our own."""
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from sscam_jax.convert.archives import read_stream, read_zip
+from sscam_jax.convert.files import replacing
+from sscam_jax.convert.unpickle import CheckpointError
+
+# The entry of an .npz that holds its metadata, as .safetensors calls it too.
+_METADATA = "__metadata__"
+
+_SAFETENSORS = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read the tensors of a checkpoint, without torch and without running anything that the file asks for.
+
+    The content decides the format, not the suffix: torch's `.pth` (the zip layout and the older one),
+    `.safetensors`, `.npz`, and pickles of plain NumPy arrays. A pickle that asks for anything but tensors is
+    refused. A state_dict under "state_dict", "model_state_dict" or "model" is found, what lies beside it is
+    ignored; nested containers give dotted names (`{"conv1": [kernel, bias]}`: `conv1.0`, `conv1.1`); the
+    prefix `module.` of DataParallel is dropped.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Arrays by the names that the file gives them. Floating-point tensors of any width are float32; whole
+        numbers (`num_batches_tracked`) and booleans keep their type. Arrays may be read-only.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is no checkpoint, is damaged, asks for anything but tensors, or has
+            tensors that are NaN, infinite or too large for float32.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "weights.safetensors"
+        >>> write_checkpoint(path, {"fc.bias": np.zeros(10, np.float32)})
+        >>> read_checkpoint(path)["fc.bias"].shape
+        (10,)
+
+    References:
+        https://docs.python.org/3/library/pickle.html#restricting-globals
+    """
+    path = Path(path)
+    try:
+        tensors = _strip_prefix(_stored(path))
+        if not tensors:
+            raise CheckpointError("holds no tensors")
+        _check_finite(tensors)
+        return {name: _float32(name, tensor) for name, tensor in tensors.items()}
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint {path}: {error}") from error
+
+
+def write_checkpoint(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors to a `.safetensors` or `.npz` file, which appears whole or not at all.
+
+    Args:
+        path: where to; the suffix chooses the format, an existing file is replaced.
+        tensors: arrays by name.
+        metadata: short texts to keep beside them, which `read_metadata` gives back.
+
+    Raises:
+        ValueError: another suffix.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "weights.npz"
+        >>> write_checkpoint(path, {"w": np.ones((2, 2), np.float32)}, {"model": "resnet18"})
+        >>> read_metadata(path)
+        {'model': 'resnet18'}
+    """
+    path = Path(path)
+    # np.ascontiguousarray would make scalars one-dimensional
+    arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    if path.suffix == ".safetensors":
+        with replacing(path) as part:
+            safetensors.numpy.save_file(arrays, part, dict(metadata or {}))
+    elif path.suffix == ".npz":
+        arrays[_METADATA] = np.array(json.dumps(dict(metadata or {})))
+        with replacing(path) as part, zipfile.ZipFile(part, "x") as archive:
+            for name, array in arrays.items():  # np.savez takes no tensor called 'file'
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
+    else:
+        raise ValueError(f"cannot write '{path}': its suffix is '{path.suffix}'; choose '.safetensors' or '.npz'")
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the texts that `write_checkpoint` kept beside the tensors.
+
+    Args:
+        path: the file, of any format that `read_checkpoint` reads.
+
+    Returns:
+        The metadata; empty where the file has none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "weights.safetensors"
+        >>> write_checkpoint(path, {"w": np.ones(2, np.float32)}, {"format": "sscam_jax"})
+        >>> read_metadata(path)
+        {'format': 'sscam_jax'}
+    """
+    path = Path(path)
+    head = _head(path)
+    try:
+        if _is_safetensors(head):
+            with safetensors.safe_open(path, framework="np") as file:
+                return dict(file.metadata() or {})
+        if head.startswith(b"PK") and zipfile.is_zipfile(path):
+            with np.load(path, allow_pickle=False) as file:
+                return dict(json.loads(str(file[_METADATA]))) if _METADATA in file else {}
+    except (safetensors.SafetensorError, zipfile.BadZipFile, zlib.error, ValueError) as error:
+        raise CheckpointError(f"checkpoint {path}: its metadata cannot be read ({error})") from error
+    return {}
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file, which tell its format."""
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path}: there is no such file")
+    with path.open("rb") as file:
+        return file.read(16)
+
+
+def _is_safetensors(head: bytes) -> bool:
+    # The header's length in 8 bytes, then the header. A pickle may begin with the same byte, or have the brace.
+    return int.from_bytes(head[:8], "little") < 100_000_000 and head[8:9] == b"{"
+
+
+def _stored(path: Path) -> dict[str, np.ndarray]:
+    """The tensors in their stored types."""
+    head = _head(path)
+    if _is_safetensors(head):
+        return _read_safetensors(path)
+    if head.startswith(b"PK\x03\x04"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                is_npz = all(name.endswith(".npy") for name in archive.namelist())
+        except zipfile.BadZipFile as error:
+            raise CheckpointError(f"is a zip archive that is cut short or damaged ({error})") from error
+        return _read_npz(path) if is_npz else read_zip(path)
+    if head.startswith(b"\x80"):  # a pickle of protocol 2 or later
+        return read_stream(path)
+    raise CheckpointError(
+        f"is no checkpoint: it begins with {head!r}; expected torch's .pth, .safetensors, .npz or a pickle of "
+        "NumPy arrays"
+    )
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    tensors = {}
+    try:
+        for name, entry in safetensors.deserialize(path.read_bytes()):
+            if entry["dtype"] not in _SAFETENSORS:
+                raise CheckpointError(f"tensor '{name}' has the type {entry['dtype']}, which is not understood")
+            tensors[name] = np.frombuffer(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"is a .safetensors file that is cut short or damaged ({error})") from error
+    return tensors
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files if name != _METADATA}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"is an .npz file that cannot be read ({error})") from error
+
+
+def _strip_prefix(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    while tensors and all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _is_float(tensor: np.ndarray) -> bool:
+    return tensor.dtype.kind == "f" or tensor.dtype == ml_dtypes.bfloat16
+
+
+def _check_finite(tensors: dict[str, np.ndarray]) -> None:
+    bad = [f"'{name}'" for name, x in tensors.items() if _is_float(x) and not np.isfinite(x).all()]
+    if bad:
+        raise CheckpointError(f"NaN or infinite numbers in {', '.join(bad[:5])} ({len(bad)} of {len(tensors)} tensors)")
+
+
+def _float32(name: str, tensor: np.ndarray) -> np.ndarray:
+    if tensor.dtype.kind in "iub":
+        return tensor
+    if not _is_float(tensor):
+        raise CheckpointError(f"tensor '{name}' has the type {tensor.dtype}, which is not real numbers")
+    with np.errstate(over="ignore"):  # reported below, with the tensor's name
+        cast = tensor.astype(np.float32, copy=False)
+    if not np.isfinite(cast).all():
+        raise CheckpointError(f"tensor '{name}' has numbers too large for float32 ({np.abs(tensor).max():.3g})")
+    return cast

@@ -1,0 +1,255 @@
+"""Pickles of tensors, read without torch and without running anything.
+
+A pickle is a program: it names functions ("globals") and calls them. Here the only names that resolve are
+those in `_GLOBALS`, and each resolves to an inert stand-in of this module, never to the function itself. So
+the worst that a hostile file can do is to describe a tensor that does not fit its storage, which
+`Tensor.array` checks. All stand-ins refuse `__setstate__`, because a pickle may otherwise set attributes on
+whatever it has on its stack, the stand-ins included.
+"""
+
+import io
+import math
+import pickle
+import pickletools
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or that asks for more than tensors."""
+
+
+class Inert:
+    """What a pickle may put on its stack: it does nothing, and the pickle cannot change it."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        raise CheckpointError(f"tries to change a {type(self).__name__}: refused")
+
+
+class Dict(dict):
+    """Stands for `collections.OrderedDict`; the attributes torch hangs on it (`_metadata`) are dropped."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class Function(Inert):
+    """Stands for a function or class that the pickle calls."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., object]) -> None:
+        self._call = call
+
+    def __call__(self, *args: object) -> object:
+        return self._call(*args)
+
+
+class Type(Inert):
+    """Stands for a class that the pickle only mentions: a storage type (with its dtype) or `numpy.ndarray`."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, dtype: np.dtype | None) -> None:
+        self.dtype = dtype
+
+
+class Storage(Inert):
+    """A run of `count` numbers from number `start` of the stored block `key`, which holds `total` numbers."""
+
+    __slots__ = ("key", "dtype", "total", "start", "count")
+
+    def __init__(self, key: str, dtype: np.dtype, total: int, start: int, count: int) -> None:
+        self.key, self.dtype, self.total, self.start, self.count = key, dtype, total, start, count
+
+
+class Tensor(Inert):
+    """A torch tensor: a strided view of a storage, strides and offset in numbers."""
+
+    __slots__ = ("storage", "offset", "shape", "strides")
+
+    def __init__(self, storage: object, offset: object, shape: object, strides: object, *_: object) -> None:
+        if not isinstance(storage, Storage):
+            raise CheckpointError(f"builds a tensor on a {type(storage).__name__}, which is not a storage")
+        (self.offset,) = _sizes((offset,))
+        self.storage, self.shape, self.strides = storage, _sizes(shape), _sizes(strides)
+        if len(self.shape) != len(self.strides):
+            raise CheckpointError(f"a tensor of shape {self.shape} has strides {self.strides}: refused")
+
+    def array(self, block: Callable[[Storage], np.ndarray]) -> np.ndarray:
+        """The tensor's values, a view where the block allows it; `block` gives a storage's whole block."""
+        storage = self.storage
+        if 0 in self.shape:
+            return np.zeros(self.shape, storage.dtype)
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
+        if last >= storage.count or storage.start + storage.count > storage.total:
+            raise CheckpointError(
+                f"a tensor of shape {self.shape}, strides {self.strides} and offset {self.offset} reaches "
+                f"outside of its storage of {storage.count} numbers: refused"
+            )
+        numbers = block(storage)[storage.start + self.offset :]
+        strides = tuple(step * storage.dtype.itemsize for step in self.strides)
+        return np.lib.stride_tricks.as_strided(numbers, self.shape, strides, writeable=False)
+
+
+class DType(Inert):
+    """Stands for a `numpy.dtype` of plain numbers; its state carries the byte order."""
+
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: object, *_: object) -> None:
+        if code not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
+            raise CheckpointError(f"asks for arrays of type {code!r}, which are not plain numbers: refused")
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
+            raise CheckpointError("describes an array type in an unknown way: refused")
+        self.order = state[1]
+
+
+class Array(Inert):
+    """Stands for a `numpy.ndarray`, which gets its shape, type and bytes as its state."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, *_: object) -> None:
+        self._state: tuple[tuple[int, ...], DType, bytes | bytearray, bool] | None = None
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise CheckpointError("describes an array in an unknown way: refused")
+        _, shape, dtype, fortran, data = state
+        if not isinstance(dtype, DType) or not isinstance(data, bytes | bytearray):
+            raise CheckpointError("holds an array that is not made of plain numbers: refused")
+        self._state = (_sizes(shape), dtype, data, bool(fortran))
+
+    def array(self) -> np.ndarray:
+        """The array's values, without a copy."""
+        if self._state is None:
+            raise CheckpointError("holds an array without values: refused")
+        shape, kind, data, fortran = self._state
+        dtype = np.dtype(kind.order + kind.code)
+        if len(data) != math.prod(shape) * dtype.itemsize:
+            raise CheckpointError(f"an array of shape {shape} and type {dtype} has {len(data)} bytes: refused")
+        return np.ndarray(shape, dtype, data, order="F" if fortran else "C")
+
+
+def _sizes(values: object) -> tuple[int, ...]:
+    """The values as sizes: whole numbers from zero up, as many as an array may have axes."""
+    if not isinstance(values, tuple | list) or len(values) > 32:
+        raise CheckpointError(f"gives a tensor's sizes as a {type(values).__name__}: refused")
+    if not all(type(n) is int and n >= 0 for n in values):
+        raise CheckpointError("gives a tensor a size, stride or offset that is not a number from 0 up: refused")
+    return tuple(values)
+
+
+def _frombuffer(data: object, dtype: object, shape: object, order: object) -> Array:
+    """NumPy's array rebuild of pickle protocol 5."""
+    array = Array()
+    array.__setstate__((1, shape, dtype, order == "F", data))
+    return array
+
+
+def _encode(text: object, encoding: object) -> bytes:
+    """How Python 3 writes bytes in pickle protocols 0 to 2."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise CheckpointError("writes bytes in an unknown way: refused")
+    return text.encode("latin1")
+
+
+_STORAGES = {
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "DoubleStorage": np.float64,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+
+_GLOBALS: dict[str, Inert] = {
+    "collections.OrderedDict": Function(Dict),
+    "torch.Size": Function(lambda sizes=(): _sizes(sizes)),
+    "torch._utils._rebuild_tensor": Function(Tensor),  # torch 0.1, which wrote vgg16-397923af
+    "torch._utils._rebuild_tensor_v2": Function(Tensor),
+    "torch._utils._rebuild_parameter": Function(lambda tensor, *_: tensor),
+    **{f"torch.{name}": Type(np.dtype(dtype)) for name, dtype in _STORAGES.items()},
+    "numpy.ndarray": Type(None),
+    "numpy.dtype": Function(DType),
+    "_codecs.encode": Function(_encode),
+}
+for _core in ("numpy.core", "numpy._core"):  # before and after NumPy 2
+    _GLOBALS[f"{_core}.multiarray._reconstruct"] = Function(Array)
+    _GLOBALS[f"{_core}.numeric._frombuffer"] = Function(_frombuffer)
+
+# Malformed pickles fail in all of these ways inside `Unpickler.load` and `genops`.
+_MALFORMED = (
+    pickle.UnpicklingError,
+    EOFError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        stand_in = _GLOBALS.get(f"{module}.{name}")
+        if stand_in is None:
+            raise CheckpointError(
+                f"asks for '{module}.{name}', which is not a tensor: refused, and nothing of it was run; "
+                "a file of tensors alone (torch.save(model.state_dict(), ...) or .safetensors) can be read"
+            )
+        return stand_in
+
+    def persistent_load(self, pid: Any) -> Storage:
+        match pid:
+            case ("storage", Type(dtype=np.dtype() as dtype), str(key), _, total, *rest):
+                start, count = 0, total
+                if rest and rest[0] is not None:  # the older layout's view of a part of a block
+                    _, start, count = rest[0]
+                return Storage(key, dtype, *_sizes((total, start, count)))
+        raise CheckpointError("refers to something outside of the pickle that is not a storage: refused")
+
+
+def load(file: BinaryIO) -> Any:
+    """Read the one pickle that starts here, and leave the file behind its end.
+
+    Args:
+        file: a seekable file.
+
+    Returns:
+        Nested dicts, lists, tuples, numbers, strings, `Tensor` and `Array`.
+
+    Raises:
+        CheckpointError: the pickle is damaged, asks for anything but tensors, or has an instruction that
+            tensors do not need: the extension registry, or a memo slot so high that it would fill the memory.
+    """
+    start = file.tell()
+    try:
+        for code, arg, position in pickletools.genops(file):
+            memo_slot = int(arg or 0) if code.name.endswith("PUT") else 0  # picklers count up from 0 or 1
+            if code.name.startswith("EXT") or memo_slot > (position or 0) - start:
+                raise CheckpointError(f"has the pickle instruction {code.name} {arg}: refused")
+        stop = file.tell()
+        file.seek(start)
+        return _Unpickler(io.BytesIO(file.read(stop - start)), encoding="utf-8").load()
+    except CheckpointError:
+        raise
+    except _MALFORMED as error:
+        raise CheckpointError(f"is cut short or damaged ({error})") from error
