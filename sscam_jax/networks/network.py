@@ -1,0 +1,184 @@
+"""What every network shares: its layers, its cut into features and head, and the shape of its parameters."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+from sscam_jax.types import Apply, Params
+
+Stages = dict[str, Callable[[Array], Array]]
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """What a network's module offers: a body of named stages that keep the grid, then the rest."""
+
+    def body(self) -> Stages:
+        """The stages whose outputs are maps, in order, under torchvision's module paths."""
+
+    def tail(self, activations: Array) -> Array:
+        """From the body's last maps [b, h, w, c] to the logits [b, n]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network's description, hashed by value.
+
+    Attributes:
+        name: what `load` calls it.
+        build: makes the module for a number of classes.
+        groups: torchvision modules that hold several stages; such a name stands for its last stage.
+        default_layer: the layer that the paper explains.
+        smallest: the smallest height and width, in pixels, that leave something to classify.
+    """
+
+    name: str
+    build: Callable[[int, nnx.Rngs], Classifier]
+    groups: tuple[str, ...]
+    default_layer: str
+    smallest: int
+
+
+class Named(nnx.Module):
+    """Submodules under torchvision's names, which are numbers and so cannot be written as attributes."""
+
+    def __init__(self, children: Mapping[str, nnx.Module]) -> None:
+        for name, child in children.items():
+            setattr(self, name, child)
+
+
+@functools.cache
+def _skeleton(network: Network, num_classes: int) -> tuple[Any, Any, Params]:
+    """The module's graph, the tree of its state, and its parameters as shapes; allocates nothing."""
+    module = nnx.eval_shape(lambda: network.build(num_classes, nnx.Rngs(0)))
+    graph, state = nnx.split(module)
+    return graph, jax.tree.structure(state), nnx.to_pure_dict(state)
+
+
+def template(network: Network, num_classes: int) -> Params:
+    """The parameters' nested dict, with a `jax.ShapeDtypeStruct` for each array."""
+    return _skeleton(network, num_classes)[2]
+
+
+def bind(network: Network, num_classes: int, params: Params) -> Classifier:
+    """The module with these parameters.
+
+    Raises:
+        ValueError: the parameters' tree is not the network's.
+    """
+    graph, state, shapes = _skeleton(network, num_classes)
+    # The state's leaves and the plain dict's come in one order, that of their sorted paths.
+    tree: Any = jax.tree.structure(params)
+    if tree != jax.tree.structure(shapes):
+        raise ValueError(f"params are not those of {network.name!r}: their tree differs from what `load` returns")
+    return nnx.merge(graph, jax.tree.unflatten(state, jax.tree.leaves(params)))
+
+
+@functools.cache
+def stage_names(network: Network) -> tuple[str, ...]:
+    """The names of a network's stages, in order."""
+    # The names do not depend on the number of classes.
+    return tuple(nnx.eval_shape(lambda: network.build(1, nnx.Rngs(0))).body())
+
+
+def _resolve(network: Network, layer: str) -> str:
+    """The stage that a layer's name stands for."""
+    stages = stage_names(network)
+    if layer in network.groups:
+        return [stage for stage in stages if stage.startswith(layer + ".")][-1]
+    if layer not in stages:
+        choices = ", ".join(map(repr, network.groups + stages))
+        raise ValueError(f"layer {layer!r} is not a cut of {network.name!r}; choose from {choices}")
+    return layer
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cut:
+    network: Network
+    num_classes: int
+    stage: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Features(_Cut):
+    """A network from the images up to and including a stage."""
+
+    def __call__(
+        self, params: Params, images: Float[Array, "b height width c_in"]
+    ) -> tuple[Float[Array, "b h w c"], tuple[()]]:
+        smallest = self.network.smallest
+        if images.shape[3] != 3 or min(images.shape[1:3]) < smallest:
+            raise ValueError(
+                f"images of shape {images.shape}: {self.network.name!r} takes [b, height, width, 3] "
+                f"with height and width of at least {smallest} pixels"
+            )
+        for name, stage in bind(self.network, self.num_classes, params).body().items():
+            images = stage(images)
+            if name == self.stage:
+                break
+        return images, ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Head(_Cut):
+    """A network from the activations after a stage to the logits."""
+
+    def __call__(self, params: Params, activations: Float[Array, "b h w c"], carry: tuple[()]) -> Float[Array, "b n"]:
+        module = bind(self.network, self.num_classes, params)
+        body = module.body()
+        for name in list(body)[list(body).index(self.stage) + 1 :]:
+            activations = body[name](activations)
+        return module.tail(activations)
+
+
+def cut(network: Network, num_classes: int, layer: str | None) -> Apply:
+    """The network cut after a layer (None: its default layer).
+
+    Raises:
+        ValueError: the network has no such layer.
+    """
+    stage = _resolve(network, network.default_layer if layer is None else layer)
+    return Apply(Features(network, num_classes, stage), Head(network, num_classes, stage))
+
+
+def max_pool(
+    maps: Float[Array, "b height width c"], window: int, stride: int, padding: int = 0, ceil_mode: bool = False
+) -> Float[Array, "b h w c"]:
+    """Max pooling as PyTorch defines it.
+
+    Padding never wins. Under `ceil_mode` a window may hang over the far edge, as long as it starts inside the
+    input or the near padding.
+    """
+
+    def far_padding(length: int) -> int:
+        if not ceil_mode:
+            return padding
+        last = -((window - length - 2 * padding) // stride) * stride
+        if last >= length + padding:
+            last -= stride
+        return max(0, last + window - length - padding)
+
+    pads = [(0, 0), *((padding, far_padding(length)) for length in maps.shape[1:3]), (0, 0)]
+    return lax.reduce_window(maps, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
+
+
+def adaptive_average_pool(maps: Float[Array, "b height width c"], size: int) -> Float[Array, "b size size c"]:
+    """Average pooling to `size` bins an axis, PyTorch's bins: bin i covers ⌊i·L/size⌋ to ⌈(i+1)·L/size⌉."""
+
+    def bins(length: int) -> np.ndarray:
+        matrix = np.zeros((size, length), np.float32)
+        for i in range(size):
+            start, stop = i * length // size, -(-(i + 1) * length // size)
+            matrix[i, start:stop] = 1 / (stop - start)
+        return matrix
+
+    rows, columns = (bins(length) for length in maps.shape[1:3])
+    return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, maps, precision=lax.Precision.HIGHEST)

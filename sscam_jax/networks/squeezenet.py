@@ -1,0 +1,71 @@
+"""SqueezeNet 1.0 and 1.1 (Iandola et al., arXiv 1602.07360), as in torchvision: pools in ceil mode."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from sscam_jax.networks.network import Named, Network, Stages, max_pool
+
+# One entry a module of torchvision's `features` after the first convolution and its ReLU:
+# a pool, or the widths (squeeze, expand) of a fire module.
+_PLANS: dict[str, tuple[str | tuple[int, int], ...]] = {
+    "1.0": ("pool", (16, 64), (16, 64), (32, 128), "pool")
+    + ((32, 128), (48, 192), (48, 192), (64, 256), "pool", (64, 256)),
+    "1.1": ("pool", (16, 64), (16, 64), "pool", (32, 128), (32, 128), "pool")
+    + ((48, 192), (48, 192), (64, 256), (64, 256)),
+}
+_STEMS = {"1.0": (96, 7), "1.1": (64, 3)}  # width and kernel size of the first convolution
+
+
+class Fire(nnx.Module):
+    """A 1x1 convolution that narrows, then 1x1 and 3x3 convolutions side by side."""
+
+    def __init__(self, c_in: int, squeeze: int, expand: int, rngs: nnx.Rngs) -> None:
+        self.squeeze = nnx.Conv(c_in, squeeze, (1, 1), rngs=rngs)
+        self.expand1x1 = nnx.Conv(squeeze, expand, (1, 1), rngs=rngs)
+        self.expand3x3 = nnx.Conv(squeeze, expand, (3, 3), padding=1, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h w c"]:
+        x = jax.nn.relu(self.squeeze(x))
+        return jnp.concatenate([jax.nn.relu(self.expand1x1(x)), jax.nn.relu(self.expand3x3(x))], axis=-1)
+
+
+class SqueezeNet1_0(nnx.Module):
+    """Attribute paths are torchvision's module paths; dropout does nothing in inference and is left out."""
+
+    version = "1.0"
+
+    def __init__(self, num_classes: int, rngs: nnx.Rngs) -> None:
+        c_in, size = _STEMS[self.version]
+        stem = nnx.Conv(3, c_in, (size, size), 2, padding="VALID", rngs=rngs)
+        features: dict[str, nnx.Module] = {"0": stem}
+        for index, widths in enumerate(_PLANS[self.version], start=2):
+            if not isinstance(widths, str):
+                squeeze, expand = widths
+                features[str(index)] = Fire(c_in, squeeze, expand, rngs)
+                c_in = 2 * expand
+        self.features = Named(features)
+        self.classifier = Named({"1": nnx.Conv(c_in, num_classes, (1, 1), rngs=rngs)})
+
+    def body(self) -> Stages:
+        pool = functools.partial(max_pool, window=3, stride=2, ceil_mode=True)
+        stages: Stages = {"features.0": getattr(self.features, "0"), "features.1": jax.nn.relu}
+        for index, widths in enumerate(_PLANS[self.version], start=2):
+            stages[f"features.{index}"] = pool if widths == "pool" else getattr(self.features, str(index))
+        return stages | {"classifier.1": getattr(self.classifier, "1"), "classifier.2": jax.nn.relu}
+
+    def tail(self, activations: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
+        return activations.mean(axis=(1, 2))
+
+
+class SqueezeNet1_1(SqueezeNet1_0):
+    """The same modules, with a smaller first convolution and earlier pools."""
+
+    version = "1.1"
+
+
+SQUEEZENET1_0 = Network("squeezenet1_0", SqueezeNet1_0, ("features",), default_layer="features.12", smallest=21)
+SQUEEZENET1_1 = Network("squeezenet1_1", SqueezeNet1_1, ("features",), default_layer="features.12", smallest=17)

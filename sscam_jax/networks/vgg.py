@@ -1,0 +1,45 @@
+"""VGG-16 (Simonyan and Zisserman, arXiv 1409.1556), as in torchvision: no batch normalisation."""
+
+import functools
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from sscam_jax.networks.network import Named, Network, Stages, adaptive_average_pool, max_pool
+
+_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+# One entry a module of torchvision's `features`: a convolution's width, its ReLU, or the pool of a block.
+_PLAN = tuple(kind for widths in _BLOCKS for kind in (*(k for w in widths for k in (w, "relu")), "pool"))
+
+
+class VGG16(nnx.Module):
+    """Attribute paths are torchvision's module paths; dropout does nothing in inference and is left out."""
+
+    def __init__(self, num_classes: int, rngs: nnx.Rngs) -> None:
+        convolutions = {}
+        c_in = 3
+        for index, kind in enumerate(_PLAN):
+            if isinstance(kind, int):
+                convolutions[str(index)] = nnx.Conv(c_in, kind, (3, 3), padding=1, rngs=rngs)
+                c_in = kind
+        self.features = Named(convolutions)
+        sizes = {"0": (7 * 7 * c_in, 4096), "3": (4096, 4096), "6": (4096, num_classes)}
+        self.classifier = Named({i: nnx.Linear(*size, rngs=rngs) for i, size in sizes.items()})
+
+    def body(self) -> Stages:
+        kinds: Stages = {"relu": jax.nn.relu, "pool": functools.partial(max_pool, window=2, stride=2)}
+        return {
+            f"features.{index}": kinds[kind] if isinstance(kind, str) else getattr(self.features, str(index))
+            for index, kind in enumerate(_PLAN)
+        }
+
+    def tail(self, activations: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
+        # Flattened in the order h, w, c: the checkpoint's rows, in the order c, h, w, are permuted on reading.
+        x = adaptive_average_pool(activations, 7)
+        x = x.reshape(x.shape[0], -1)
+        first, second, last = (getattr(self.classifier, i) for i in ("0", "3", "6"))
+        return last(jax.nn.relu(second(jax.nn.relu(first(x)))))
+
+
+VGG16_NETWORK = Network("vgg16", VGG16, groups=("features",), default_layer="features.29", smallest=32)
