@@ -1,6 +1,6 @@
 """Checkpoints: reading them safely, fetching the known ones, and naming their tensors our way."""
 
-from sscam_jax.convert.fetch import fetch
+from sscam_jax.convert.download import fetch
 from sscam_jax.convert.known import KNOWN, Known
 from sscam_jax.convert.read import read_checkpoint, read_metadata, write_checkpoint
 from sscam_jax.convert.rules import (

@@ -45,7 +45,7 @@ def fetch(checkpoint: Known | str) -> Path:
         >>> fetch("resnet19")
         Traceback (most recent call last):
         ...
-        ValueError: unknown checkpoint 'resnet19'; choose from 'resnet18-f37072fd', ... or give an address
+        ValueError: unknown checkpoint 'resnet19'; choose from 'resnet18-f37072fd', ... or give an address (https://)
 
     References:
         The table of known checkpoints: `sscam_jax.convert.KNOWN`.
