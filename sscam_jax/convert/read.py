@@ -3,7 +3,6 @@
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sscam_jax.convert.archives import read_stream, read_zip
+from sscam_jax.convert.archives import DAMAGED_ZIP, read_stream, read_zip
 from sscam_jax.convert.files import replacing
 from sscam_jax.convert.unpickle import CheckpointError
 
@@ -143,7 +142,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         if head.startswith(b"PK") and zipfile.is_zipfile(path):
             with np.load(path, allow_pickle=False) as file:
                 return dict(json.loads(str(file[_METADATA]))) if _METADATA in file else {}
-    except (safetensors.SafetensorError, zipfile.BadZipFile, zlib.error, ValueError) as error:
+    except (safetensors.SafetensorError, *DAMAGED_ZIP) as error:
         raise CheckpointError(f"checkpoint {path}: its metadata cannot be read ({error})") from error
     return {}
 
@@ -170,7 +169,7 @@ def _stored(path: Path) -> dict[str, np.ndarray]:
         try:
             with zipfile.ZipFile(path) as archive:
                 is_npz = all(name.endswith(".npy") for name in archive.namelist())
-        except zipfile.BadZipFile as error:
+        except DAMAGED_ZIP as error:
             raise CheckpointError(f"is a zip archive that is cut short or damaged ({error})") from error
         return _read_npz(path) if is_npz else read_zip(path)
     if head.startswith(b"\x80"):  # a pickle of protocol 2 or later
@@ -184,7 +183,8 @@ def _stored(path: Path) -> dict[str, np.ndarray]:
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     tensors = {}
     try:
-        for name, entry in safetensors.deserialize(path.read_bytes()):
+        # sorted, because safetensors gives them in another order every time
+        for name, entry in sorted(safetensors.deserialize(path.read_bytes()), key=lambda item: item[0]):
             if entry["dtype"] not in _SAFETENSORS:
                 raise CheckpointError(f"tensor '{name}' has the type {entry['dtype']}, which is not understood")
             tensors[name] = np.frombuffer(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
@@ -197,7 +197,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files if name != _METADATA}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+    except DAMAGED_ZIP as error:
         raise CheckpointError(f"is an .npz file that cannot be read ({error})") from error
 
 

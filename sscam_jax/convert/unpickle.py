@@ -12,7 +12,7 @@ import math
 import pickle
 import pickletools
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -227,7 +227,7 @@ class _Unpickler(pickle.Unpickler):
         raise CheckpointError("refers to something outside of the pickle that is not a storage: refused")
 
 
-def load(file: BinaryIO) -> Any:
+def load(file: io.BytesIO | io.BufferedReader) -> Any:
     """Read the one pickle that starts here, and leave the file behind its end.
 
     Args:
