@@ -211,8 +211,11 @@ TRICKS = {
     "holds an array without values": Call(Global("numpy.core.multiarray", "_reconstruct"), ()),
     "which are not plain numbers: refused": Call(Global("numpy", "dtype"), ("V8",)),
     "writes bytes in an unknown way": Call(Global("_codecs", "encode"), ("x", "rot13")),
-    # containers that repeat themselves
-    "repeats or nests its containers": Raw(b"]q\x01h\x01a"),
+    # a list that holds itself; nineteen lists, each ten times the one before
+    "repeats or nests its containers at 'trick.0.'": Raw(b"]q\x01h\x01a"),
+    "repeats or nests its containers at 'trick.0.0.": Raw(
+        b"]q\x01" + b"".join(b"0](" + (b"h%c" % (level - 1)) * 10 + b"eq%c" % level for level in range(2, 21))
+    ),
 }
 
 
