@@ -1,5 +1,6 @@
 """Class activation maps as pure functions, led by SS-CAM (Smoothed Score-CAM)."""
 
+from sscam_jax import ops
 from sscam_jax.cams import SCORE_CAM_PRESETS, SS_CAM_PRESETS, cam, grad_cam, grad_cam_pp, score_cam, ss_cam
 from sscam_jax.types import Apply, Saliency
 
@@ -13,6 +14,7 @@ __all__ = [
     "cam",
     "grad_cam",
     "grad_cam_pp",
+    "ops",
     "score_cam",
     "ss_cam",
 ]

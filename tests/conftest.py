@@ -4,6 +4,7 @@ import os
 import pathlib
 
 import jax
+import jaxtyping
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
@@ -21,3 +22,17 @@ def assets() -> pathlib.Path:
     path = pathlib.Path(folder)
     assert path.is_dir(), f"SSCAM_ASSETS={folder} is not a folder"
     return path
+
+
+@pytest.fixture
+def as_users_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the checks of annotations that only tests switch on: the package's own messages must come."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def quick_compilation():
+    """Compile in half the time, into slower code: for networks so small that compiling is all they cost."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

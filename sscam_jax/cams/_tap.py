@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
 
 from sscam_jax import ops
 from sscam_jax.types import Apply, Carry, Params, Saliency
 
-Labels = Int[Array, " b"] | Int[np.ndarray, " b"] | Sequence[int] | None
+Labels = Integer[Array, " b"] | Integer[np.ndarray, " b"] | Sequence[int] | None
 
 
 class Tapped(NamedTuple):
@@ -59,7 +59,8 @@ def checked(
     if labels.shape != images.shape[:1]:
         raise ValueError(f"labels have shape {labels.shape}, expected {images.shape[:1]}: one class index an image")
     if not isinstance(labels, jax.core.Tracer):
-        wrong = sorted({int(label) for label in labels if not 0 <= label < logits.shape[1]})
+        # NumPy, because under an outer jax.jit even a concrete array's operations are traced.
+        wrong = sorted({int(label) for label in np.asarray(labels) if not 0 <= label < logits.shape[1]})
         if wrong:
             raise ValueError(f"labels {wrong} are not classes of this network; choose from 0 to {logits.shape[1] - 1}")
     return jnp.asarray(labels, jnp.int32)

@@ -100,8 +100,9 @@ def score_cam(
         images: [b, *space, c_in], as the network takes them.
         labels: class indices [b]; None explains the predicted class.
         preset: a row of `SCORE_CAM_PRESETS`; the arguments below replace single choices of it.
-        score: f^c, "probability" (after the softmax), "logit", "log_probability", or a function
-            `(logits [n], label []) -> []` (static: pass the same function object to reuse a compilation).
+        score: f^c, "probability" (after the softmax), "logit", "log_probability" (never positive: without a
+            baseline or `channel_softmax` its map is flat), or a function `(logits [n], label []) -> []` (static:
+            pass the same function object to reuse a compilation).
         baseline: X_b, whose score is subtracted: "none", "zeros" (the mean colour, for normalised images),
             "blur", "image" (the image itself), or an array [*space, c_in] or [b, *space, c_in].
         channel_softmax: whether α is a softmax over the channels' scores.
