@@ -159,7 +159,8 @@ def torchvision_to_flax(
         template: its parameters, nested, with shapes.
 
     Returns:
-        The parameters: a nested dict of float32 NumPy arrays with the template's shapes.
+        The parameters: a nested dict of float32 NumPy arrays with the template's shapes, which may share
+        memory with the checkpoint's.
 
     Raises:
         ConversionError: tensors that no rule knows, parameters that nothing fills or two tensors fill, wrong
@@ -187,7 +188,7 @@ def torchvision_to_flax(
         if len(names) != 1:
             problems.append(f"filled twice: {path} by {names}" if names else f"missing: {name} {shape}")
             continue
-        tensor = np.asarray(state_dict[names[0]]).astype(np.float32)
+        tensor = np.asarray(state_dict[names[0]]).astype(np.float32, copy=False)
         if tensor.shape != shape:
             problems.append(f"wrong shape: {names[0]} is {tensor.shape}, expected {shape}")
         elif not np.isfinite(tensor).all():

@@ -226,7 +226,8 @@ def load(
         params = _fill(tensors, network, num_classes, "the mapping", ours)
     else:
         params = _read(_locate(checkpoint, network), network, num_classes)
-    return apply, jax.tree.map(jnp.asarray, params)
+    # A copy: on CPUs `jnp.asarray` may share memory with a mapping that its owner goes on to change.
+    return apply, jax.tree.map(jnp.array, params)
 
 
 def convert_checkpoint(
