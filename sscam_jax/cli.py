@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 some of several images could not be read, the others are d
 line on stderr; 130 interrupted.
 """
 
+import dataclasses
 import json as json_format
 import os
 import pathlib
@@ -71,12 +72,13 @@ def _fail(message: str) -> None:
     raise typer.Exit(2) from None
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from sscam_jax import __version__
 
         typer.echo(f"sscam {__version__}")
         raise typer.Exit()
+    return wanted
 
 
 @app.callback()
@@ -194,7 +196,7 @@ def explain(
 
     For cat.jpg the folder gets cat_figure.png, cat_281-tabby_ss-cam.png and the like at the photograph's own
     resolution, and with --maps npz cat_maps.npz. The whole photograph is shown to the network, squashed to 224 x 224
-    pixels; transparency becomes white.
+    pixels; transparency becomes white. The first image's seconds include compilation.
 
     \b
     Examples:
@@ -229,7 +231,13 @@ def explain(
         table = None if json else _Table([file.name for file in files], method)
         done, failed = _collect(work.explain(apply, params, files, out, settings), table)
         if json:
-            run = dict(model=model, checkpoint=checkpoint, layer=layer, out=str(out))
+            [entry] = [entry for entry in networks.models() if entry.name == model]
+            run: dict[str, Any] = dict(
+                model=model,
+                checkpoint=checkpoint or entry.default_checkpoint,
+                layer=layer or entry.default_layer,
+                settings=dataclasses.asdict(settings),
+            )
             failures = [dict(path=str(failure.path), error=failure.error) for failure in failed]
             typer.echo(json_format.dumps(run | dict(images=[d.report for d in done], failed=failures), indent=2))
         elif done:

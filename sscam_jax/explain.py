@@ -152,7 +152,9 @@ def _methods(settings: Settings, apply: Apply, params: Params, progress: _Progre
             return _Method(functools.partial(_GRADIENT[name], apply, params), None, 1)
         presets = _PRESETS[name]
         preset = settings.preset if settings.preset is not None and settings.preset in presets else "paper"
-        options: dict[str, Any] = dict(preset=preset, chunk_size=settings.chunk_size, progress=progress)
+        # Without a bar there is nothing to call: a second run in the same process then compiles nothing.
+        shown = None if progress.bar.disable else progress
+        options: dict[str, Any] = dict(preset=preset, chunk_size=settings.chunk_size, progress=shown)
         if name == "score-cam":
             return _Method(functools.partial(cams.score_cam, apply, params, **options), preset, channels)
         samples = presets[preset]["n_samples"] if settings.samples is None else settings.samples
