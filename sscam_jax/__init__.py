@@ -2,6 +2,8 @@
 
 from sscam_jax import ops
 from sscam_jax.cams import SCORE_CAM_PRESETS, SS_CAM_PRESETS, cam, grad_cam, grad_cam_pp, score_cam, ss_cam
+from sscam_jax.data import preprocess
+from sscam_jax.networks import load, models
 from sscam_jax.types import Apply, Saliency
 
 __version__ = "0.1.0"
@@ -14,7 +16,10 @@ __all__ = [
     "cam",
     "grad_cam",
     "grad_cam_pp",
+    "load",
+    "models",
     "ops",
+    "preprocess",
     "score_cam",
     "ss_cam",
 ]

