@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-_PHOTOGRAPHS = ("imagenet_08_915.jpg", "imagenet_15_99.jpg", "imagenet_18_317.jpg")
+_PHOTOGRAPHS = ("imagenet_03_990.jpg", "imagenet_15_99.jpg", "imagenet_18_317.jpg")
 
 
 def find_images(paths: Sequence[str]) -> list[pathlib.Path]:
