@@ -232,7 +232,7 @@ def load(
         params = _fill(tensors, network, num_classes, "the mapping", ours)
     else:
         params = _read(_locate(checkpoint, network), network, num_classes)
-    # A copy: on CPUs `jnp.asarray` may share memory with a mapping that its owner goes on to change.
+    # Copies: in older JAX `jnp.asarray` shares memory with a mapping that its owner may go on to change.
     return apply, jax.tree.map(jnp.array, params)
 
 
