@@ -9,13 +9,29 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 Params = Any
 """A network's parameters: any pytree of arrays."""
 
 Carry = Any
 """What the head needs besides the activations: `()` for a plain CNN, else any pytree of arrays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stem:
+    """A network cut after its first, linear layer, for methods that add one noise to many inputs.
+
+    `rest(params, linear(params, images))` is the whole network. Because `linear` is linear, the response to
+    X + s·Z is linear(X) + s·linear(Z), whatever the number of X and s that share a Z.
+
+    Attributes:
+        linear: `(params, images [m, *space, c_in]) -> responses [m, ...]`, linear in the images: no bias.
+        rest: `(params, responses [m, ...]) -> logits [m, n]`.
+    """
+
+    linear: Callable[[Params, Array], Array]
+    rest: Callable[[Params, Array], Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +47,7 @@ class Apply:
         features: `(params, images [b, *space, c_in]) -> (activations [b, *grid, c], carry)`.
         head: `(params, activations [b, *grid, c], carry) -> logits [b, n]`. Images do not mix: logits of
             image i depend on row i of the activations and of the carry alone.
+        stem: the network cut after its first layer, where that is linear; only speed depends on it.
 
     Example:
         >>> import jax.numpy as jnp
@@ -42,6 +59,7 @@ class Apply:
 
     features: Callable[[Params, Array], tuple[Array, Carry]]
     head: Callable[[Params, Array, Carry], Array]
+    stem: Stem | None = None
 
     def __call__(self, params: Params, images: Float[Array, "b *space c_in"]) -> Float[Array, "b n"]:
         """Run the whole network: images [b, *space, c_in] to logits [b, n]."""
@@ -58,6 +76,7 @@ class Saliency(NamedTuple):
         weights: the weight of every channel.
         logits: the network's answer to the images as they are.
         flat: true where the map is constant and so says nothing; `maps` is zero there.
+        passes: how many forward passes of the whole network each map took.
     """
 
     maps: Float[Array, "b *space"]
@@ -65,3 +84,4 @@ class Saliency(NamedTuple):
     weights: Float[Array, "b c"]
     logits: Float[Array, "b n"]
     flat: Bool[Array, " b"]
+    passes: Int[Array, " b"]

@@ -50,7 +50,7 @@ def test_result(name):
     assert saliency.maps.shape == IMAGES.shape[:-1]
     assert saliency.raw.shape == (4, 4, 5)
     assert saliency.weights.shape == (4, toy.CHANNELS)
-    assert {array.dtype.name for array in saliency} == {"float32", "bool"}
+    assert [array.dtype.name for array in saliency] == ["float32"] * 4 + ["bool", "int32"]
     assert saliency.maps.min() >= 0 and saliency.maps.max() <= 1
     logits = (toy.LINEAR if name == "cam" else toy.MLP)(PARAMS, IMAGES)
     np.testing.assert_allclose(saliency.logits, logits, rtol=1e-5)

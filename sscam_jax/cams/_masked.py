@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from sscam_jax import ops
@@ -37,6 +38,15 @@ class Choices:
     prior_in_sum: bool = False
     second_pass: bool = False
     noise: str = "independent"
+    precision: str = "float32"
+
+
+class Engine(NamedTuple):
+    """How the passes are run, which changes no number but for rounding; static."""
+
+    chunk_size: int
+    progress: Progress | None
+    mesh: jax.sharding.Mesh | None
 
 
 class Traced(NamedTuple):
@@ -72,11 +82,12 @@ def _noise_std(mode: str, sigma: Float[Array, ""], span: Float[Array, " p"]) -> 
     return jnp.where(span == 0, 0.0, std)
 
 
-def _times(arrays: Float[Array, "p ..."], factors: Float[Array, " p"]) -> Float[Array, "p ..."]:
-    return arrays * factors.reshape(-1, *[1] * (arrays.ndim - 1))
+def _times(factors: Float[Array, " p"], arrays: Float[Array, "q ..."]) -> Float[Array, "p ..."]:
+    """One factor for each row of `arrays`, or of its single row."""
+    return factors.reshape(-1, *[1] * (arrays.ndim - 1)) * arrays
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6, 7))
+@functools.partial(jax.jit, static_argnums=(0, 5, 6))
 def scored(
     apply: Apply,
     params: Params,
@@ -84,8 +95,7 @@ def scored(
     labels: Int[Array, " b"] | None,
     traced: Traced,
     choices: Choices,
-    chunk_size: int,
-    progress: Progress | None,
+    engine: Engine,
 ) -> Saliency:
     """Score-CAM and SS-CAM in every preset."""
     tapped = _tap.tap(apply, params, images, labels)
@@ -99,18 +109,18 @@ def scored(
     live = maps.max(tuple(range(2, maps.ndim))) > maps.min(tuple(range(2, maps.ndim)))
     baselines = _baseline_scores(apply, params, images, tapped.labels, traced.baseline, choices)
 
-    steps = plan(live.shape[1], choices.n_samples, chunk_size)
-    chunks = -(-live.sum(1, dtype=jnp.int32) // steps.channels) * (choices.n_samples // steps.samples)
+    cut = plan(live.shape[1], choices.n_samples, engine.chunk_size, engine.mesh.size if engine.mesh else 1)
+    chunks = -(-live.sum(1, dtype=jnp.int32) // cut.channels) * (choices.n_samples // cut.samples)
     before = jnp.cumsum(chunks) - chunks
 
     def one_image(row: dict[str, Any]) -> Float[Array, " c"]:
-        probe = _probe(apply, params, row, traced, choices)
+        probe = _probe(apply, params, row, traced, choices, engine.mesh)
 
         def tick(done: Int[Array, ""]) -> None:
-            if progress is not None:
-                jax.debug.callback(progress, row["before"] + done, chunks.sum())
+            if engine.progress is not None:
+                jax.debug.callback(engine.progress, row["before"] + done, chunks.sum())
 
-        return score_channels(probe, row["live"], choices.n_samples, chunk_size, tick)
+        return score_channels(probe, row["live"], choices.n_samples, cut, tick)
 
     rows = dict(
         image=images, maps=maps, live=live, label=tapped.labels, baseline=baselines, before=before, id=traced.ids
@@ -124,7 +134,10 @@ def scored(
     if choices.prior_in_sum:
         weights = weights * prior
     raw = _tap.weighted_sum(weights, activations)
-    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1], choices.normalize)
+    tried = choices.n_samples + choices.second_pass
+    others = 1 + (choices.baseline != "none" or traced.baseline is not None)
+    passes = live.sum(1, dtype=jnp.int32) * tried + others
+    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1], choices.normalize, passes)
 
 
 def _baseline_scores(
@@ -144,10 +157,21 @@ def _baseline_scores(
     return _score_of(choices.score, apply(params, baseline), labels)
 
 
-def _probe(apply: Apply, params: Params, row: dict[str, Any], traced: Traced, choices: Choices) -> Probe:
+def _probe(
+    apply: Apply,
+    params: Params,
+    row: dict[str, Any],
+    traced: Traced,
+    choices: Choices,
+    mesh: jax.sharding.Mesh | None,
+) -> Probe:
     """How one image's channels are masked, made noisy, scored and reduced."""
     image, maps = row["image"], row["maps"]
     space = image.shape[:-1]
+    if choices.precision != "float32":
+        params = jax.tree.map(lambda leaf: leaf.astype(choices.precision), params)
+    # Common noise through a linear first layer: it answers to masked input and noise apart, once each, not once a pair.
+    stem = apply.stem if choices.noise == "common" and choices.noise_on is not None else None
 
     def masks(channels: Int[Array, " p"]) -> Float[Array, "p *space"]:
         picked = maps[channels]
@@ -158,40 +182,63 @@ def _probe(apply: Apply, params: Params, row: dict[str, Any], traced: Traced, ch
         return ops.unit(ops.resize(picked, space))
 
     def masked(planes: Float[Array, "p *space"]) -> Float[Array, "p *space c_in"]:
-        return image[None] * planes[..., None].astype(image.dtype)
+        return image[None] * planes[..., None]
+
+    def spread(inputs: Float[Array, "p ..."]) -> Float[Array, "p ..."]:
+        """The chunk's channels divided among the devices."""
+        if mesh is None:
+            return inputs
+        return jax.lax.with_sharding_constraint(inputs, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+
+    def respond(inputs: Float[Array, "m *space c_in"]) -> Float[Array, "m ..."]:
+        """What is scored of network inputs: themselves, or the stem's response to them."""
+        inputs = inputs.astype(choices.precision)
+        return inputs if stem is None else stem.linear(params, inputs)
 
     def prepare(channels: Int[Array, " p"]) -> dict[str, Array]:
-        mask = masks(channels)
-        noisy = masked(mask) if choices.noise_on == "masked_input" else mask
-        if choices.noise_on is None:
-            return dict(mask=mask)
-        return dict(mask=mask, noisy=noisy, std=_noise_std(choices.sigma_mode, traced.sigma, ops.value_range(noisy)))
+        mask = spread(masks(channels))
+        prepared = dict(mask=mask)
+        if choices.noise_on is not None:
+            noisy = masked(mask) if choices.noise_on == "masked_input" else mask
+            prepared["std"] = _noise_std(choices.sigma_mode, traced.sigma, ops.value_range(noisy))
+        if stem is not None:
+            prepared["response"] = respond(masked(mask))
+        return prepared
 
-    def gaussian(channel: Int[Array, ""], sample: Int[Array, ""], shape: tuple[int, ...]) -> Array:
-        key = traced.key
-        if choices.noise == "independent":
-            key = jax.random.fold_in(jax.random.fold_in(key, row["id"]), channel)
-        return jax.random.normal(jax.random.fold_in(key, sample), shape, jnp.float32)
+    shape = image.shape if choices.noise_on == "masked_input" else space
+
+    def gaussian(key: Key[Array, ""], sample: Int[Array, ""]) -> Float[Array, "*space c_in"]:
+        """What is added to X ⊙ H per unit of the noise's standard deviation."""
+        noise = jax.random.normal(jax.random.fold_in(key, sample), shape, jnp.float32)
+        return noise if choices.noise_on == "masked_input" else image * noise[..., None]
+
+    over_samples = jax.vmap(gaussian, in_axes=(None, 0))
 
     def draw(prepared: Any, channels: Int[Array, " p"], samples: Int[Array, " s"]) -> Float[Array, "p s ..."]:
         if choices.noise_on is None:
-            return masked(prepared["mask"])[:, None]
-        noisy = prepared["noisy"]
+            return respond(masked(prepared["mask"]))[:, None]
+        if choices.noise == "common":
+            noise = over_samples(traced.key, samples)[None]
+        else:
+            own = jax.random.fold_in(traced.key, row["id"])
+            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(own, channels)
+            noise = jax.vmap(over_samples, in_axes=(0, None))(keys, samples)
+        if stem is None:
+            noisy = masked(prepared["mask"])[:, None] + _times(prepared["std"], noise)
+            return spread(noisy.astype(choices.precision))
+        quiet, std = prepared["response"][:, None], prepared["std"].astype(choices.precision)
+        return spread(quiet + _times(std, respond(noise[0])[None]))
 
-        def one(array: Array, std: Array, channel: Array, sample: Array) -> Array:
-            return array + std * gaussian(channel, sample, array.shape)
-
-        over_samples = jax.vmap(one, in_axes=(None, None, None, 0))
-        drawn = jax.vmap(over_samples, in_axes=(0, 0, 0, None))(noisy, prepared["std"], channels, samples)
-        return drawn if choices.noise_on == "masked_input" else image[None, None] * drawn[..., None]
+    def logits_of(inputs: Float[Array, "m ..."]) -> Float[Array, "m n"]:
+        return apply(params, inputs) if stem is None else stem.rest(params, inputs)
 
     def score(inputs: Float[Array, "m ..."]) -> Float[Array, " m"]:
-        return _score_of(choices.score, apply(params, inputs), jnp.broadcast_to(row["label"], inputs.shape[:1]))
+        return _score_of(choices.score, logits_of(inputs), jnp.broadcast_to(row["label"], inputs.shape[:1]))
 
     def reduce(prepared: Any, scores: Float[Array, "p n"]) -> Float[Array, " p"]:
         reduced = scores.max(1) if choices.reduce == "max" else scores.mean(1)
         if choices.second_pass:
-            reduced = score(_times(masked(prepared["mask"]), reduced))
+            reduced = score(respond(_times(reduced, masked(prepared["mask"]))))
         return reduced - row["baseline"]
 
     return Probe(prepare, draw, score, reduce)

@@ -40,20 +40,21 @@ class Plan(NamedTuple):
     chunks: int
 
 
-def plan(n_channels: int, n_samples: int, chunk_size: int) -> Plan:
-    """Chunks of at most `chunk_size` inputs; the samples of a chunk divide N, so that none is padding."""
-    channels = min(chunk_size, n_channels)
-    samples = max(
-        s for s in range(1, n_samples + 1) if n_samples % s == 0 and s * channels <= max(chunk_size, channels)
-    )
-    return Plan(channels, samples, -(-n_channels // channels))
+def plan(n_channels: int, n_samples: int, chunk_size: int, devices: int = 1) -> Plan:
+    """Chunks of at most `chunk_size` inputs a device.
+
+    The channels of a chunk divide evenly among the devices; its samples divide N, so that none is padding.
+    """
+    share = min(chunk_size, -(-n_channels // devices))
+    samples = max(s for s in range(1, n_samples + 1) if n_samples % s == 0 and s * share <= max(chunk_size, share))
+    return Plan(share * devices, samples, -(-n_channels // (share * devices)))
 
 
 def score_channels(
     probe: Probe,
     live: Bool[Array, " c"],
     n_samples: int,
-    chunk_size: int,
+    cut: Plan,
     tick: Callable[[Int[Array, ""]], None],
 ) -> Float[Array, " c"]:
     """One score a channel; a channel that is not live gets 0 and, but for rounding up to a chunk, no pass.
@@ -62,14 +63,13 @@ def score_channels(
         probe: what is scored and how.
         live: the channels worth scoring.
         n_samples: N, the samples of each channel.
-        chunk_size: network inputs held at once.
+        cut: the chunks.
         tick: called inside the computation with the number of the chunk that was done.
 
     Returns:
         The scores [c].
     """
     n_channels = live.shape[0]
-    cut = plan(n_channels, n_samples, chunk_size)
     order = jnp.argsort(~live, stable=True).astype(jnp.int32)  # live channels first
     padded = jnp.concatenate([order, jnp.repeat(order[-1:], cut.chunks * cut.channels - n_channels)])
     samples = jnp.arange(n_samples, dtype=jnp.int32).reshape(-1, cut.samples)

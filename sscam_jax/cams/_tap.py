@@ -97,12 +97,15 @@ def to_saliency(
     logits: Float[Array, "b n"],
     space: tuple[int, ...],
     normalize: str = "after_resize",
+    passes: Int[Array, " b"] | None = None,
 ) -> Saliency:
-    """unit(U(raw)) after ReLU; `normalize="before_resize"` is U(unit(ReLU(raw))), as torchcam has it."""
+    """unit(ReLU(U(raw))); `normalize="before_resize"` is U(unit(ReLU(raw))), as torchcam has it."""
     if normalize == "before_resize":
         positive = jax.nn.relu(raw)
         maps = ops.resize(ops.unit(positive), space)
     else:
         positive = jax.nn.relu(ops.resize(raw, space))
         maps = ops.unit(positive)
-    return Saliency(maps, raw, weights, logits, flat=ops.value_range(positive) == 0)
+    if passes is None:
+        passes = jnp.ones(raw.shape[0], jnp.int32)
+    return Saliency(maps, raw, weights, logits, ops.value_range(positive) == 0, passes)

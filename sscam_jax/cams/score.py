@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from sscam_jax.cams import _tap
-from sscam_jax.cams._masked import Choices, Score, Traced, scored
+from sscam_jax.cams._masked import Choices, Engine, Score, Traced, scored
 from sscam_jax.cams._probe import Progress
 from sscam_jax.cams._tap import Labels
 from sscam_jax.types import Apply, Params, Saliency
@@ -292,4 +292,4 @@ def _explain(
     if ids.shape != images.shape[:1]:
         raise ValueError(f"ids have shape {ids.shape}, expected {images.shape[:1]}: one integer an image")
     traced = Traced(baseline, values.pop("key"), ids, jnp.asarray(values.pop("sigma"), jnp.float32))
-    return scored(apply, params, images, labels, traced, Choices(**values), chunk_size, progress)
+    return scored(apply, params, images, labels, traced, Choices(**values), Engine(chunk_size, progress, None))

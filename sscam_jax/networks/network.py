@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from sscam_jax.types import Apply, Params
+from sscam_jax.types import Apply, Params, Stem
 
 Stages = dict[str, Callable[[Array], Array]]
 
@@ -139,6 +140,43 @@ class Head(_Cut):
         return module.tail(activations)
 
 
+def _without_bias(params: Params, stage: str) -> Params:
+    """The parameters with a stage's bias, if it has one, set to zero."""
+    name, _, inner = stage.partition(".")
+    if name:
+        return {**params, name: _without_bias(params[name], inner)}
+    return {**params, "bias": jnp.zeros_like(params["bias"])} if "bias" in params else params
+
+
+@dataclasses.dataclass(frozen=True)
+class StemLinear:
+    """The first stage, a convolution, without its bias: linear in the images."""
+
+    network: Network
+    num_classes: int
+
+    def __call__(self, params: Params, images: Float[Array, "m height width c_in"]) -> Float[Array, "m h w c"]:
+        first = stage_names(self.network)[0]
+        return bind(self.network, self.num_classes, _without_bias(params, first)).body()[first](images)
+
+
+@dataclasses.dataclass(frozen=True)
+class StemRest:
+    """From what `StemLinear` gives to the logits: the first stage's bias, then the other stages."""
+
+    network: Network
+    num_classes: int
+
+    def __call__(self, params: Params, responses: Float[Array, "m h w c"]) -> Float[Array, "m n"]:
+        module = bind(self.network, self.num_classes, params)
+        first, *others = module.body().items()
+        bias = functools.reduce(operator.getitem, first[0].split("."), params).get("bias")
+        activations = responses if bias is None else responses + bias.reshape(1, 1, 1, -1)
+        for _, stage in others:
+            activations = stage(activations)
+        return module.tail(activations)
+
+
 def cut(network: Network, num_classes: int, layer: str | None) -> Apply:
     """The network cut after a layer (None: its default layer).
 
@@ -146,7 +184,8 @@ def cut(network: Network, num_classes: int, layer: str | None) -> Apply:
         ValueError: the network has no such layer.
     """
     stage = _resolve(network, network.default_layer if layer is None else layer)
-    return Apply(Features(network, num_classes, stage), Head(network, num_classes, stage))
+    stem = Stem(StemLinear(network, num_classes), StemRest(network, num_classes))
+    return Apply(Features(network, num_classes, stage), Head(network, num_classes, stage), stem)
 
 
 def max_pool(
@@ -166,8 +205,12 @@ def max_pool(
             last -= stride
         return max(0, last + window - length - padding)
 
-    pads = [(0, 0), *((padding, far_padding(length)) for length in maps.shape[1:3]), (0, 0)]
-    return lax.reduce_window(maps, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
+    # One axis after the other: the same maximum, which XLA's CPU backend finds seven times faster.
+    for axis in (1, 2):
+        sizes, strides, pads = [1] * 4, [1] * 4, [(0, 0)] * 4
+        sizes[axis], strides[axis], pads[axis] = window, stride, (padding, far_padding(maps.shape[axis]))
+        maps = lax.reduce_window(maps, -jnp.inf, lax.max, sizes, strides, pads)
+    return maps
 
 
 def adaptive_average_pool(maps: Float[Array, "b height width c"], size: int) -> Float[Array, "b size size c"]:
