@@ -1,10 +1,10 @@
 """Class activation maps as pure functions, led by SS-CAM (Smoothed Score-CAM)."""
 
 from sscam_jax import ops
-from sscam_jax.cams import SCORE_CAM_PRESETS, SS_CAM_PRESETS, cam, grad_cam, grad_cam_pp, score_cam, ss_cam
+from sscam_jax.cams import SCORE_CAM_PRESETS, SS_CAM_PRESETS, cam, cost, grad_cam, grad_cam_pp, score_cam, ss_cam
 from sscam_jax.data import preprocess
 from sscam_jax.networks import load, models
-from sscam_jax.types import Apply, Saliency
+from sscam_jax.types import Apply, Saliency, Stem
 
 __version__ = "0.1.0"
 
@@ -13,7 +13,9 @@ __all__ = [
     "SS_CAM_PRESETS",
     "Apply",
     "Saliency",
+    "Stem",
     "cam",
+    "cost",
     "grad_cam",
     "grad_cam_pp",
     "load",

@@ -1,4 +1,4 @@
-"""Strict JAX for every test, four virtual devices, and the assets' folder."""
+"""Strict JAX for every test, eight virtual devices, and the assets' folder."""
 
 import os
 import pathlib
@@ -7,7 +7,7 @@ import jax
 import jaxtyping
 import pytest
 
-jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,9 +1,8 @@
 """Score-CAM and SS-CAM in every preset, as one compiled function over the scoring core."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,31 +13,8 @@ from sscam_jax import ops
 from sscam_jax.cams import _tap
 from sscam_jax.cams._probe import Probe, Progress, plan, score_channels
 from sscam_jax.cams.gradient import grad_cam_weights
+from sscam_jax.cams.presets import Choices, Score
 from sscam_jax.types import Apply, Params, Saliency
-
-Score = Literal["probability", "logit", "log_probability"] | Callable[[Array, Array], Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class Choices:
-    """Every choice that shapes the computation of Score-CAM and SS-CAM; hashable, static under `jax.jit`.
-
-    Its field names are arguments of `score_cam` and `ss_cam`, which say what they mean.
-    """
-
-    score: Score = "probability"
-    baseline: str = "none"
-    channel_softmax: bool = False
-    normalize: str = "after_resize"
-    n_samples: int = 1
-    noise_on: str | None = None
-    sigma_mode: str = "std"
-    reduce: str = "mean"
-    prior: str | None = None
-    prior_in_sum: bool = False
-    second_pass: bool = False
-    noise: str = "independent"
-    precision: str = "float32"
 
 
 class Engine(NamedTuple):

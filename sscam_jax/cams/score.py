@@ -1,78 +1,29 @@
 """Score-CAM and SS-CAM: the weights are scores of masked inputs, read off forward passes."""
 
-from collections.abc import Mapping
-from types import EllipsisType, MappingProxyType
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from types import EllipsisType
+from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from sscam_jax.cams import _tap
-from sscam_jax.cams._masked import Choices, Engine, Score, Traced, scored
+from sscam_jax.cams import _engine
 from sscam_jax.cams._probe import Progress
 from sscam_jax.cams._tap import Labels
+from sscam_jax.cams.presets import (
+    SCORE_CAM_PRESETS,
+    SS_CAM_PRESETS,
+    Baseline,
+    Noise,
+    NoiseOn,
+    Normalize,
+    Precision,
+    Reduce,
+    Score,
+    SigmaMode,
+    resolve,
+)
 from sscam_jax.types import Apply, Params, Saliency
-
-Baseline = Literal["none", "zeros", "blur", "image"] | Array
-NoiseOn = Literal["masked_input", "mask", "activation"]
-SigmaMode = Literal["inverse_range_squared", "std", "variance", "relative"]
-Reduce = Literal["max", "mean"]
-Normalize = Literal["after_resize", "before_resize"]
-Noise = Literal["independent", "common"]
-
-
-def _presets(rows: dict[str, dict[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-    return MappingProxyType({name: MappingProxyType(row) for name, row in rows.items()})
-
-
-SCORE_CAM_PRESETS = _presets(
-    {
-        "paper": dict(score="probability", baseline="zeros", channel_softmax=False, normalize="after_resize"),
-        "original": dict(score="probability", baseline="zeros", channel_softmax=True, normalize="after_resize"),
-        "torchcam": dict(score="logit", baseline="image", channel_softmax=True, normalize="before_resize"),
-        "pytorch_grad_cam": dict(score="logit", baseline="none", channel_softmax=True, normalize="after_resize"),
-    }
-)
-"""Score-CAM's presets: `paper` is Eq. 5-8 of SS-CAM's paper, `original` Wang et al. 2020, the others two libraries."""
-
-_PAPER: dict[str, Any] = dict(
-    n_samples=10,
-    sigma=4.0,
-    noise_on="masked_input",
-    sigma_mode="inverse_range_squared",
-    reduce="max",
-    score="probability",
-    baseline="none",
-    channel_softmax=False,
-    prior=None,
-    prior_in_sum=False,
-    second_pass=False,
-    normalize="after_resize",
-)
-
-SS_CAM_PRESETS = _presets(
-    {
-        "paper": _PAPER,
-        "paper_mean": _PAPER | dict(noise_on="mask", reduce="mean"),
-        "algorithm1": _PAPER | dict(prior="grad_cam", baseline="zeros", channel_softmax=True, second_pass=True),
-        "authors": _PAPER | dict(prior="grad_cam", prior_in_sum=True),
-        "authors_released": _PAPER | dict(noise_on="activation", sigma=2.0, n_samples=35, reduce="mean"),
-        "torchcam": _PAPER
-        | dict(
-            noise_on="mask",
-            sigma=2.0,
-            sigma_mode="std",
-            n_samples=35,
-            reduce="mean",
-            score="logit",
-            baseline="image",
-            channel_softmax=True,
-            normalize="before_resize",
-        ),
-    }
-)
-"""SS-CAM's presets: every row a reading of the paper or what published code does; see `ss_cam`."""
 
 
 def score_cam(
@@ -86,7 +37,9 @@ def score_cam(
     baseline: Baseline | EllipsisType = ...,
     channel_softmax: bool | EllipsisType = ...,
     normalize: Normalize | EllipsisType = ...,
+    precision: Precision = "float32",
     chunk_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
     progress: Progress | None = None,
 ) -> Saliency:
     """Score-CAM: the activations weighted by the class's score of the image seen through each of them.
@@ -107,8 +60,14 @@ def score_cam(
             "blur", "image" (the image itself), or an array [*space, c_in] or [b, *space, c_in].
         channel_softmax: whether α is a softmax over the channels' scores.
         normalize: "after_resize" is s(U(A)), as the paper has it; "before_resize" is U(s(A)).
-        chunk_size: network inputs held at once; None: 16 on CPU, 128 elsewhere.
-        progress: called with (chunks done, chunks in all), from another thread.
+        precision: the network's in the scoring passes, "float32" or "bfloat16"; masks, noise, scores and sums are
+            float32 either way.
+        chunk_size: network inputs held at once on a device; None: what suits the device. Out of memory, it is
+            halved, with a warning.
+        devices: devices that share each image's channels; None: where the arguments are. It changes the numbers
+            by rounding only.
+        progress: called with (chunks done, chunks in all), from another thread; static: pass the same object
+            again to reuse a compilation.
 
     Returns:
         `Saliency`; `weights` are α.
@@ -126,10 +85,16 @@ def score_cam(
     References:
         Wang et al., Score-CAM, CVPR Workshops 2020; Naidu and Michael, SS-CAM (arXiv 2006.14255), Eq. 5-8.
     """
-    given = dict(score=score, baseline=baseline, channel_softmax=channel_softmax, normalize=normalize)
-    values = _resolve("score_cam", SCORE_CAM_PRESETS, preset, given)
+    given = dict(
+        score=score,
+        baseline=baseline,
+        channel_softmax=channel_softmax,
+        normalize=normalize,
+        precision=precision,
+    )
+    values = resolve("score_cam", SCORE_CAM_PRESETS, preset, given)
     unused = dict(key=jax.random.key(0), ids=None, sigma=0.0)
-    return _explain(apply, params, images, labels, values | unused, chunk_size, progress)
+    return _engine.explain(apply, params, images, labels, values | unused, chunk_size, progress, devices)
 
 
 def ss_cam(
@@ -154,7 +119,9 @@ def ss_cam(
     second_pass: bool | EllipsisType = ...,
     normalize: Normalize | EllipsisType = ...,
     noise: Noise = "independent",
+    precision: Precision = "float32",
     chunk_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
     progress: Progress | None = None,
 ) -> Saliency:
     """SS-CAM: Score-CAM whose scores are smoothed over N noisy versions of every masked input.
@@ -198,8 +165,14 @@ def ss_cam(
         normalize: "after_resize" is s(U(A)), as the paper has it; "before_resize" is U(s(A)).
         noise: "independent", or "common": sample i of every channel and image is the same noise, scaled by the
             channel's standard deviation.
-        chunk_size: network inputs held at once; None: 16 on CPU, 128 elsewhere.
-        progress: called with (chunks done, chunks in all), from another thread.
+        precision: the network's in the scoring passes, "float32" or "bfloat16"; masks, noise, scores and sums are
+            float32 either way.
+        chunk_size: network inputs held at once on a device; None: what suits the device. Out of memory, it is
+            halved, with a warning.
+        devices: devices that share each image's channels; None: where the arguments are. It changes the numbers
+            by rounding only.
+        progress: called with (chunks done, chunks in all), from another thread; static: pass the same object
+            again to reuse a compilation.
 
     Returns:
         `Saliency`; `weights` are what multiplies A_k in the sum.
@@ -231,65 +204,8 @@ def ss_cam(
         prior_in_sum=prior_in_sum,
         second_pass=second_pass,
         normalize=normalize,
+        noise=noise,
+        precision=precision,
     )
-    values = _resolve("ss_cam", SS_CAM_PRESETS, preset, given)
-    return _explain(apply, params, images, labels, values | dict(noise=noise, key=key, ids=ids), chunk_size, progress)
-
-
-_ALLOWED: Mapping[str, tuple[Any, ...]] = {
-    "score": get_args(get_args(Score)[0]),
-    "baseline": get_args(get_args(Baseline)[0]),
-    "noise_on": get_args(NoiseOn),
-    "sigma_mode": get_args(SigmaMode),
-    "reduce": get_args(Reduce),
-    "normalize": get_args(Normalize),
-    "noise": get_args(Noise),
-    "prior": (None, "grad_cam"),
-}
-
-
-def _resolve(
-    method: str, presets: Mapping[str, Mapping[str, Any]], preset: str, given: dict[str, Any]
-) -> dict[str, Any]:
-    if preset not in presets:
-        raise ValueError(f"preset {preset!r} is not one of {method}; choose from {', '.join(map(repr, presets))}")
-    return dict(presets[preset]) | {name: value for name, value in given.items() if value is not ...}
-
-
-def _explain(
-    apply: Apply,
-    params: Params,
-    images: Float[Array, "b *space c_in"],
-    labels: Labels,
-    values: dict[str, Any],
-    chunk_size: int | None,
-    progress: Progress | None,
-) -> Saliency:
-    """Check the choices, then run the compiled core."""
-    baseline = None
-    if not isinstance(values["baseline"], str):
-        baseline = jnp.asarray(values["baseline"], images.dtype)
-        if baseline.shape not in (images.shape, images.shape[1:]):
-            raise ValueError(
-                f"baseline has shape {baseline.shape}, expected {images.shape[1:]} or {images.shape}, or one of "
-                f"{', '.join(map(repr, _ALLOWED['baseline']))}"
-            )
-        baseline = jnp.broadcast_to(baseline, images.shape)
-        values = values | dict(baseline="none")
-    for name, allowed in _ALLOWED.items():
-        value = values.get(name, allowed[0])
-        if value not in allowed and not (name == "score" and callable(value)):
-            raise ValueError(f"{name}={value!r} is not a choice; choose from {', '.join(map(repr, allowed))}")
-    if values.get("n_samples", 1) < 1:
-        raise ValueError(f"n_samples={values['n_samples']} is too small, expected at least 1")
-    if chunk_size is None:
-        chunk_size = 16 if jax.default_backend() == "cpu" else 128
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size} is too small, expected at least 1")
-    labels = _tap.checked(apply, params, images, labels)
-    ids = values.pop("ids")
-    ids = jnp.arange(images.shape[0], dtype=jnp.int32) if ids is None else jnp.asarray(ids)
-    if ids.shape != images.shape[:1]:
-        raise ValueError(f"ids have shape {ids.shape}, expected {images.shape[:1]}: one integer an image")
-    traced = Traced(baseline, values.pop("key"), ids, jnp.asarray(values.pop("sigma"), jnp.float32))
-    return scored(apply, params, images, labels, traced, Choices(**values), Engine(chunk_size, progress, None))
+    values = resolve("ss_cam", SS_CAM_PRESETS, preset, given) | dict(key=key, ids=ids)
+    return _engine.explain(apply, params, images, labels, values, chunk_size, progress, devices)

@@ -1,0 +1,150 @@
+"""Running the compiled core: on which devices, in chunks of what size, and what it will cost."""
+
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from sscam_jax.cams import _tap
+from sscam_jax.cams._masked import Engine, Traced, scored
+from sscam_jax.cams._probe import Progress
+from sscam_jax.cams._tap import Labels
+from sscam_jax.cams.presets import ALLOWED, Choices
+from sscam_jax.types import Apply, Params, Saliency
+
+# Larger chunks fall out of a CPU's cache; an accelerator is full long before this many inputs.
+_CPU_CHUNK, _LARGEST_CHUNK = 16, 512
+
+
+def auto_chunk(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) -> int:
+    """Network inputs at once for this device: 16 on CPU, else what fits in half of the memory, a power of two."""
+    device = jax.devices()[0]
+    memory = (device.memory_stats() or {}).get("bytes_limit", 0) if device.platform != "cpu" else 0
+    if not memory:
+        return _CPU_CHUNK
+    jaxpr = jax.make_jaxpr(apply)(params, images[:1])
+    largest = max(variable.aval.size for equation in jaxpr.jaxpr.eqns for variable in equation.outvars)
+    # A layer's input and output, the noisy inputs and the compiler's workspace live at once.
+    fitting = max(1, memory // 2 // (4 * 4 * largest))
+    return min(_LARGEST_CHUNK, 1 << (int(fitting).bit_length() - 1))
+
+
+def explain(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Labels,
+    values: dict[str, Any],
+    chunk_size: int | None,
+    progress: Progress | None,
+    devices: Sequence[jax.Device] | None,
+) -> Saliency:
+    """Check what depends on the images, then run the compiled core; out of memory halves the chunk.
+
+    `values` are the fields of `Choices` and `Traced`.
+    """
+    baseline = values.pop("baseline")
+    traced = None
+    if not isinstance(baseline, str):
+        traced = jnp.asarray(baseline, images.dtype)
+        if traced.shape not in (images.shape, images.shape[1:]):
+            raise ValueError(
+                f"baseline has shape {traced.shape}, expected {images.shape[1:]} or {images.shape}, or one of "
+                f"{', '.join(map(repr, ALLOWED['baseline']))}"
+            )
+        traced, baseline = jnp.broadcast_to(traced, images.shape), "none"
+    key, ids, sigma = (values.pop(name) for name in ("key", "ids", "sigma"))
+    ids = jnp.arange(images.shape[0], dtype=jnp.int32) if ids is None else jnp.asarray(ids)
+    if ids.shape != images.shape[:1]:
+        raise ValueError(f"ids have shape {ids.shape}, expected {images.shape[:1]}: one integer an image")
+    checked = _tap.checked(apply, params, images, labels)
+    if chunk_size is None:
+        chunk_size = auto_chunk(apply, params, images)
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size={chunk_size} is too small, expected at least 1")
+
+    arguments = (params, images, checked, Traced(traced, key, ids, jnp.asarray(sigma, jnp.float32)))
+    mesh = None
+    if devices is not None:
+        mesh = Mesh(np.array(devices), ("channels",))
+        arguments = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
+    choices = Choices(baseline=baseline, **values)
+    while True:
+        try:
+            saliency = scored(apply, *arguments, choices, Engine(chunk_size, progress, mesh))
+            # Where the call is being traced there is nothing to wait for, and nothing to catch.
+            return saliency if isinstance(saliency.maps, jax.core.Tracer) else jax.block_until_ready(saliency)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or chunk_size == 1:
+                raise
+            chunk_size //= 2
+            warnings.warn(f"out of memory: going on with chunk_size={chunk_size}", RuntimeWarning, stacklevel=3)
+
+
+class Cost(NamedTuple):
+    """What maps will cost, for Score-CAM and SS-CAM together with what they share.
+
+    Attributes:
+        passes: forward passes of the network, all images together.
+        seconds: what these passes take here, in chunks, without compilation, masks and noise.
+        bytes: the memory that a chunk's pass takes, parameters included.
+    """
+
+    passes: int
+    seconds: float
+    bytes: int
+
+
+def cost(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    *,
+    n_samples: int = 1,
+    chunk_size: int | None = None,
+) -> Cost:
+    """Passes, seconds and memory of `score_cam` (N = 1) or `ss_cam` before it runs: one chunk is run and timed.
+
+    passes = Σ_images (1 + N · channels that are not constant). A baseline adds one pass an image, a second pass one a
+    channel.
+
+    Args:
+        apply: the network, cut at the target layer.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        n_samples: N.
+        chunk_size: as it will be run.
+
+    Returns:
+        The `Cost`.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(3.0)  # the second channel is constant
+        >>> cost(apply, jnp.eye(2), images, n_samples=10).passes
+        11
+    """
+    _tap.checked(apply, params, images, None)
+    chunk = auto_chunk(apply, params, images) if chunk_size is None else chunk_size
+    activations, _ = apply.features(params, images)
+    axes = tuple(range(1, activations.ndim - 1))
+    passes = int((activations.max(axes) > activations.min(axes)).sum()) * n_samples + images.shape[0]
+    inputs = jnp.broadcast_to(images[:1], (chunk, *images.shape[1:]))
+    compiled = jax.jit(apply).lower(params, inputs).compile()
+    jax.block_until_ready(compiled(params, inputs))
+    began = time.perf_counter()
+    jax.block_until_ready(compiled(params, inputs))
+    seconds = (time.perf_counter() - began) / chunk * passes
+    memory = compiled.memory_analysis()
+    sizes = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return Cost(passes, seconds, sizes)

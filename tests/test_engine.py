@@ -1,0 +1,156 @@
+"""What makes the scoring core fast must change its numbers by rounding only."""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sscam_jax as sscam
+from sscam_jax.cams import _engine, _probe
+from sscam_jax.networks.registry import init_params
+from sscam_jax.types import Stem
+from tests import toy
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+KEY = jax.random.key(5)
+PARAMS = toy.on_device(toy.params())
+IMAGES = jnp.asarray(toy.images(batch=2))
+LABELS = jnp.array([1, 2])
+
+
+def toy_stem(seen: list[int]) -> Stem:
+    """The toy's pooling and 1×1 convolution without bias, noting how many inputs it is given."""
+
+    def linear(params, images):
+        jax.debug.callback(lambda: seen.append(images.shape[0]))
+        b, h, w, c = images.shape
+        return images.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4)) @ params["conv"]
+
+    def rest(params, responses):
+        activations = (responses + params["bias"].reshape(1, 1, 1, -1)).clip(0)
+        return toy.mlp_head(params, activations, ())
+
+    return Stem(linear, rest)
+
+
+@pytest.mark.parametrize("preset", sscam.SS_CAM_PRESETS)
+def test_shared_stem_is_the_plain_path(preset):
+    options = dict(key=KEY, preset=preset, noise="common", n_samples=3, chunk_size=4)
+    plain = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, **options)
+    shared = sscam.ss_cam(dataclasses.replace(toy.MLP, stem=toy_stem([])), PARAMS, IMAGES, LABELS, **options)
+    for name, a, b in zip(plain._fields, plain, shared, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5, err_msg=name)
+
+
+def test_shared_stem_runs_once_a_channel_and_once_a_sample_and_chunk():
+    seen: list[int] = []
+    apply = dataclasses.replace(toy.MLP, stem=toy_stem(seen))
+    sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], key=KEY, noise="common", n_samples=10, chunk_size=3)
+    jax.effects_barrier()
+    # 6 channels in 2 chunks of 3, and in each chunk the 10 samples' noise; the plain path would have 60.
+    assert sum(seen) == 6 + 2 * 10
+    seen.clear()
+    sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], key=KEY, n_samples=10, chunk_size=3)
+    jax.effects_barrier()
+    assert not seen
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])  # without and with a bias
+def test_stems_of_the_networks(name):
+    """rest(linear(x)) is the network, and linear is linear."""
+    from sscam_jax.networks.network import cut
+    from sscam_jax.networks.registry import _network
+
+    params = init_params(name, jax.random.key(0), num_classes=3)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 if leaf.ndim == 1 else leaf, params)
+    apply = cut(_network(name), 3, None)
+    x, y = jax.random.normal(KEY, (2, 1, 40, 45, 3))
+    respond = jax.jit(apply.stem.linear)
+    np.testing.assert_allclose(apply.stem.rest(params, respond(params, x)), apply(params, x), rtol=1e-5, atol=1e-5)
+    sums = respond(params, x) + 3 * respond(params, y)
+    np.testing.assert_allclose(respond(params, x + 3 * y), sums, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("noise", ["independent", "common"])
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_devices_share_an_image(noise, count):
+    options = dict(key=KEY, noise=noise, n_samples=3, chunk_size=2)
+    alone = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, **options)
+    spread = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, **options, devices=jax.devices()[:count])
+    assert len(spread.maps.sharding.device_set) == count
+    for name, a, b in zip(alone._fields, alone, spread, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_score_cam_on_devices_under_jit():
+    alone = sscam.score_cam(toy.MLP, PARAMS, IMAGES, LABELS)
+    spread = jax.jit(lambda p, x: sscam.score_cam(toy.MLP, p, x, LABELS, devices=jax.devices()[:4]))(PARAMS, IMAGES)
+    np.testing.assert_allclose(alone.maps, spread.maps, atol=1e-6)
+
+
+@pytest.mark.parametrize("noise", ["independent", "common"])
+def test_bfloat16_is_the_networks_alone(noise):
+    seen = set()
+
+    def head(params, activations, carry):
+        seen.add((activations.dtype.name, params["out"].dtype.name))
+        return toy.mlp_head(params, activations, carry)
+
+    apply = sscam.Apply(toy.features, head)
+    options = dict(key=KEY, noise=noise, n_samples=3)
+    full = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, **options)
+    half = sscam.ss_cam(apply, PARAMS, IMAGES, LABELS, **options, precision="bfloat16")
+    # The image as it is in float32, the noisy ones in bfloat16.
+    assert seen == {("float32", "float32"), ("bfloat16", "bfloat16")}
+    assert all(array.dtype in (jnp.float32, jnp.bool_, jnp.int32) for array in half)
+    assert 0 < abs(full.weights - half.weights).max() < 0.05
+
+
+def test_out_of_memory_halves_the_chunk(monkeypatch):
+    whole = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=KEY, n_samples=2, chunk_size=12)
+    scored, tried = _engine.scored, []
+
+    def small_device(*arguments):
+        tried.append(arguments[-1].chunk_size)
+        if tried[-1] > 3:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+        return scored(*arguments)
+
+    monkeypatch.setattr(_engine, "scored", small_device)
+    with pytest.warns(RuntimeWarning, match="out of memory: going on with chunk_size=") as warned:
+        halved = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=KEY, n_samples=2, chunk_size=12)
+    assert tried == [12, 6, 3] and len(warned) == 2
+    np.testing.assert_allclose(whole.weights, halved.weights, rtol=1e-5)
+
+    def broken_device(*arguments):
+        raise jax.errors.JaxRuntimeError("INTERNAL: the device is gone")
+
+    monkeypatch.setattr(_engine, "scored", broken_device)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="the device is gone"):
+        sscam.score_cam(toy.MLP, PARAMS, IMAGES, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("platform", "gigabytes", "wanted"), [("cpu", 64, 16), ("gpu", 80, 512), ("gpu", 0.001, 128), ("tpu", None, 16)]
+)
+def test_chunk_for_a_device(monkeypatch, platform, gigabytes, wanted):
+    stats = None if gigabytes is None else dict(bytes_limit=int(gigabytes * 1e9))
+    device = types.SimpleNamespace(platform=platform, memory_stats=lambda: stats)
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    # The largest array of a pass has 8·10·3 numbers: 500 kB hold 130 times four of them.
+    assert _engine.auto_chunk(toy.MLP, PARAMS, IMAGES) == wanted
+
+
+@pytest.mark.parametrize("channels", [1, 5, 16, 17, 512])
+@pytest.mark.parametrize("samples", [1, 7, 10])
+@pytest.mark.parametrize("chunk", [1, 3, 16, 100])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_plan(channels, samples, chunk, devices):
+    cut = _probe.plan(channels, samples, chunk, devices)
+    assert cut.channels * cut.samples <= chunk * devices
+    assert samples % cut.samples == 0 and cut.channels % devices == 0
+    assert (cut.chunks - 1) * cut.channels < channels <= cut.chunks * cut.channels
