@@ -93,12 +93,12 @@ class Cost(NamedTuple):
     Attributes:
         passes: forward passes of the network, all images together.
         seconds: what these passes take here, in chunks, without compilation, masks and noise.
-        bytes: the memory that a chunk's pass takes, parameters included.
+        bytes: the memory that a chunk's pass takes, parameters included; None where the device does not say.
     """
 
     passes: int
     seconds: float
-    bytes: int
+    bytes: int | None
 
 
 def cost(
@@ -145,6 +145,6 @@ def cost(
     began = time.perf_counter()
     jax.block_until_ready(compiled(params, inputs))
     seconds = (time.perf_counter() - began) / chunk * passes
-    memory = compiled.memory_analysis()
-    sizes = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return Cost(passes, seconds, sizes)
+    sizes = compiled.memory_analysis()
+    memory = sizes and sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
+    return Cost(passes, seconds, memory)

@@ -76,6 +76,7 @@ def score_cam(
         ValueError: an unknown preset or choice, or shapes or labels that do not fit.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> apply = Apply(features=lambda params, x: (x, ()),
         ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
         >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(3.0)
@@ -181,6 +182,7 @@ def ss_cam(
         ValueError: an unknown preset or choice, or shapes or labels that do not fit.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> apply = Apply(features=lambda params, x: (x, ()),
         ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
         >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(3.0)
