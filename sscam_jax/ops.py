@@ -80,7 +80,7 @@ def unit(maps: Float[Array, "m *space"]) -> Float[Array, "m *space"]:
     return jnp.where(constant, 0.0, (maps - low) / jnp.where(constant, 1.0, span))
 
 
-def blur(images: Float[Array, "b *space c"], sigma: float = 10.0) -> Float[Array, "b *space c"]:
+def blur(images: Float[Array, "b *space c"], *, sigma: float = 10.0) -> Float[Array, "b *space c"]:
     """Gaussian blur of images, edges repeated.
 
     Args:

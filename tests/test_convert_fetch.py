@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path, monkeyp
 
 def test_platform_folder_without_sscam_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSCAM_HOME")
-    assert download._cache() == Path(pooch.os_cache("sscam_jax"))
+    assert download.cache_folder() == Path(pooch.os_cache("sscam_jax"))
 
 
 def test_progress_goes_to_a_terminal_only(server: Server, capsys: pytest.CaptureFixture[str]) -> None:

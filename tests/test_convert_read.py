@@ -302,7 +302,9 @@ def numpy_pickle(path: Path) -> None:
 
 
 def our_own(path: Path) -> None:
-    write_checkpoint(path, {"w": np.arange(6, dtype=np.float32), "b": np.ones((2, 2), np.float32)}, {"model": "x"})
+    write_checkpoint(
+        path, {"w": np.arange(6, dtype=np.float32), "b": np.ones((2, 2), np.float32)}, metadata={"model": "x"}
+    )
 
 
 WRITERS = {
@@ -419,7 +421,7 @@ def test_written_and_read_again(tmp_path: Path, suffix: str) -> None:
         "file": np.float32(3.5),  # np.savez has an argument of this name
         "count": np.array([1, 2]),
     }
-    write_checkpoint(path, arrays, {"format": "sscam_jax", "model": "resnet18"})
+    write_checkpoint(path, arrays, metadata={"format": "sscam_jax", "model": "resnet18"})
     got = read_checkpoint(path)
     assert {name: x.tolist() for name, x in got.items()} == {name: x.tolist() for name, x in arrays.items()}
     assert got["file"].shape == ()

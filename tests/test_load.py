@@ -149,7 +149,7 @@ def test_a_converted_file_of_another_network_is_refused(tmp_path):
     file = tmp_path / "ours.safetensors"
     params = networks.init_params("squeezenet1_0", jax.random.key(0), num_classes=CLASSES)
     tensors = jax.tree.map(np.asarray, rules.flatten(params))
-    convert.write_checkpoint(file, tensors, {"format": "sscam_jax", "model": "squeezenet1_0"})
+    convert.write_checkpoint(file, tensors, metadata={"format": "sscam_jax", "model": "squeezenet1_0"})
     with pytest.raises(ValueError, match="holds converted parameters of 'squeezenet1_0', expected 'squeezenet1_1'"):
         networks.load("squeezenet1_1", checkpoint=file, num_classes=CLASSES)
     with pytest.raises(ValueError, match=r"(?s)2 tensors do not fit.*classifier.1.bias is \(7,\), expected \(5,\)"):

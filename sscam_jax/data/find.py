@@ -54,6 +54,10 @@ def demo_photographs() -> list[pathlib.Path]:
 
     Raises:
         ValueError: foolbox is not installed, or a version without them.
+
+    Example:
+        >>> [file.name for file in demo_photographs()]
+        ['imagenet_03_990.jpg', 'imagenet_15_99.jpg', 'imagenet_18_317.jpg']
     """
     spec = importlib.util.find_spec("foolbox")  # of a top-level package this runs nothing
     folders = [] if spec is None else [pathlib.Path(folder, "data") for folder in spec.submodule_search_locations or ()]

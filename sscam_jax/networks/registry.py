@@ -273,4 +273,4 @@ def convert_checkpoint(
     if back:
         convert.write_checkpoint(target, rules.flax_to_torchvision(params, rules.RULES[name]))
     else:
-        convert.write_checkpoint(target, rules.flatten(params), {"format": _FORMAT, "model": name})
+        convert.write_checkpoint(target, rules.flatten(params), metadata={"format": _FORMAT, "model": name})
