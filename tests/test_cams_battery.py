@@ -180,6 +180,7 @@ def test_networks_that_do_not_fit(as_users_run_it):
         (dict(normalize="no"), "normalize='no' is not a choice; choose from 'after_resize', 'before_resize'"),
         (dict(noise="shared"), "noise='shared' is not a choice; choose from 'independent', 'common'"),
         (dict(precision="float16"), "precision='float16' is not a choice; choose from 'float32', 'bfloat16'"),
+        (dict(budget=0), "budget=0 is too small, expected at least 1"),
         (dict(n_samples=0), "n_samples=0 is too small, expected at least 1"),
         (dict(chunk_size=0), "chunk_size=0 is too small, expected at least 1"),
         (dict(ids=jnp.arange(3)), r"ids have shape \(3,\), expected \(4,\): one integer an image"),

@@ -154,3 +154,24 @@ def test_plan(channels, samples, chunk, devices):
     assert cut.channels * cut.samples <= chunk * devices
     assert samples % cut.samples == 0 and cut.channels % devices == 0
     assert (cut.chunks - 1) * cut.channels < channels <= cut.chunks * cut.channels
+
+
+@pytest.mark.parametrize(("budget", "passes"), [(1, 1), (4, 4), (6, 6), (17, 12), (18, 18), (1000, 60)])
+def test_budget_is_kept(budget, passes):
+    """6 channels and N = 10: the budget buys channels, then whole samples."""
+    saliency = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=KEY, n_samples=10, budget=budget, chunk_size=4)
+    assert saliency.passes.tolist() == [1 + passes] * 2
+    assert ((saliency.weights != 0).sum(1) == min(budget, 6)).all()
+
+
+def test_budget_keeps_the_channels_of_largest_variance():
+    few = sscam.score_cam(toy.MLP, PARAMS, IMAGES, LABELS, budget=2, chunk_size=4)
+    full = sscam.score_cam(toy.MLP, PARAMS, IMAGES, LABELS, chunk_size=4)
+    variance = toy.features(PARAMS, IMAGES)[0].var((1, 2))
+    for i in range(2):
+        kept = np.argsort(variance[i])[-2:]
+        assert set(np.flatnonzero(few.weights[i])) == set(kept.tolist())
+        np.testing.assert_allclose(few.weights[i, kept], full.weights[i, kept], rtol=1e-5)
+    second = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=KEY, preset="algorithm1", n_samples=4, budget=7)
+    # One noisy pass and the second pass for each of three channels, the zeros image, the image itself.
+    assert second.passes.tolist() == [3 * 2 + 2] * 2

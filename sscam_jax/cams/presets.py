@@ -37,6 +37,7 @@ class Choices:
     second_pass: bool = False
     noise: str = "independent"
     precision: str = "float32"
+    budget: int | None = None
 
 
 def _presets(rows: dict[str, dict[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
@@ -121,6 +122,7 @@ def resolve(
         open_to_callers = (name == "score" and callable(value)) or (name == "baseline" and not isinstance(value, str))
         if not open_to_callers and value not in allowed:
             raise ValueError(f"{name}={value!r} is not a choice; choose from {', '.join(map(repr, allowed))}")
-    if values.get("n_samples", 1) < 1:
-        raise ValueError(f"n_samples={values['n_samples']} is too small, expected at least 1")
+    for name in ("n_samples", "budget"):
+        if (value := values.get(name)) is not None and value < 1:
+            raise ValueError(f"{name}={value} is too small, expected at least 1")
     return values

@@ -38,6 +38,7 @@ def score_cam(
     channel_softmax: bool | EllipsisType = ...,
     normalize: Normalize | EllipsisType = ...,
     precision: Precision = "float32",
+    budget: int | None = None,
     chunk_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     progress: Progress | None = None,
@@ -62,6 +63,8 @@ def score_cam(
         normalize: "after_resize" is s(U(A)), as the paper has it; "before_resize" is U(s(A)).
         precision: the network's in the scoring passes, "float32" or "bfloat16"; masks, noise, scores and sums are
             float32 either way.
+        budget: scoring passes that an image may take; None: all. It buys samples last: one sample of the channels of
+            largest variance, until all have one, then a second of each. The other channels get weight 0.
         chunk_size: network inputs held at once on a device; None: what suits the device. Out of memory, it is
             halved, with a warning.
         devices: devices that share each image's channels; None: where the arguments are. It changes the numbers
@@ -92,6 +95,7 @@ def score_cam(
         channel_softmax=channel_softmax,
         normalize=normalize,
         precision=precision,
+        budget=budget,
     )
     values = resolve("score_cam", SCORE_CAM_PRESETS, preset, given)
     unused = dict(key=jax.random.key(0), ids=None, sigma=0.0)
@@ -121,6 +125,7 @@ def ss_cam(
     normalize: Normalize | EllipsisType = ...,
     noise: Noise = "independent",
     precision: Precision = "float32",
+    budget: int | None = None,
     chunk_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     progress: Progress | None = None,
@@ -168,6 +173,8 @@ def ss_cam(
             channel's standard deviation.
         precision: the network's in the scoring passes, "float32" or "bfloat16"; masks, noise, scores and sums are
             float32 either way.
+        budget: scoring passes that an image may take; None: all. It buys samples last: one sample of the channels of
+            largest variance, until all have one, then a second of each. The other channels get weight 0.
         chunk_size: network inputs held at once on a device; None: what suits the device. Out of memory, it is
             halved, with a warning.
         devices: devices that share each image's channels; None: where the arguments are. It changes the numbers
@@ -208,6 +215,7 @@ def ss_cam(
         normalize=normalize,
         noise=noise,
         precision=precision,
+        budget=budget,
     )
     values = resolve("ss_cam", SS_CAM_PRESETS, preset, given) | dict(key=key, ids=ids)
     return _engine.explain(apply, params, images, labels, values, chunk_size, progress, devices)
