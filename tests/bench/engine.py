@@ -6,11 +6,11 @@
 needs this package, torch, torchcam==0.5.0 and grad-cam==1.5.7 (torchvision may be missing), and writes engine.json
 and engine.md. FOLDER holds resnet18.pth and squeezenet1_0.pth; a network without a file gets random weights.
 
-All sides run in one process on the same weights and image, one after the other in each round, after a warm-up. Each
-side does the same number of forward passes: torchcam's reading of SS-CAM (noise of standard deviation 2 on the mask,
-N samples, logits) of the same channels. --channels restricts all sides to the first channels that are not constant;
-without it the others also score the constant ones, which we skip. Give a multiple of 64: torchcam's batches hold
-channels, not samples.
+All sides run in one process on the same weights and image, one after the other in each round, after a warm-up, and
+but for the rows "preset paper" they compute the same thing: torchcam's reading of SS-CAM (noise of standard deviation
+2 on the mask, the mean of N logits). --channels restricts every side to the first channels that are not constant; so
+it does the same number of passes. Without it the others also score the constant channels, which we skip. Give a
+multiple of 64: torchcam's batches hold channels, not samples.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -39,8 +40,10 @@ from sscam_jax.convert.rules import RULES  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
 GRAD_CAM_REPEATS = 5  # within a round, for it takes milliseconds
-# torchcam's Score-CAM draws no noise, so the two maps are the same; TF32 on a GPU is coarser.
-AGREEMENT = 0.05 if torch.cuda.is_available() else 1e-3
+ON_GPU = torch_sides.DEVICE.type == "cuda"
+# Score-CAM draws no noise, so that torchcam's map and ours are the same; TF32 on a GPU is coarser.
+AGREEMENT = 0.05 if ON_GPU else 1e-3
+PEERS = ("torchcam as shipped", "torchcam tuned", "torch by hand, common noise", "pytorch-grad-cam")
 
 
 class Side:
@@ -48,7 +51,8 @@ class Side:
 
     def __init__(self, method: str, name: str, passes: int, run, note: str = "", repeats: int = 1) -> None:
         self.method, self.name, self.passes, self.note = method, name, passes, note
-        self.run, self.repeats, self.seconds, self.result = run, repeats, [], None
+        self.run, self.repeats, self.result = run, repeats, None
+        self.seconds: list[float] = []
 
     def measure(self) -> None:
         times = []
@@ -58,137 +62,272 @@ class Side:
             # The floor times itself: its last chunk may hold more passes than are asked for.
             times.append(self.result if isinstance(self.result, float) else time.perf_counter() - began)
         self.seconds.append(statistics.median(times))
-
-    def report(self) -> dict:
-        return dict(method=self.method, side=self.name, passes=self.passes, seconds=self.seconds, note=self.note)
+        print(f"  {self.method:22} {self.name:45} {self.seconds[-1]:9.3f} s", flush=True)
 
 
-class Bench:
-    """Both sides of one network, ready to run."""
+class Network:
+    """One network on both sides, its rows, and what was found on the way."""
 
-    def __init__(self, name: str, arguments: argparse.Namespace, images) -> None:
+    def __init__(self, name: str, arguments: argparse.Namespace, images: jax.Array) -> None:
         self.name, self.arguments, self.images = name, arguments, images
-        [model] = [model for model in sscam.models() if model.name == name]
-        self.layer = model.default_layer
+        [self.layer] = [model.default_layer for model in sscam.models() if model.name == name]
         self.whole, self.params = jax_sides.load(name, arguments.weights)
-        self.real = (arguments.weights / f"{name}.pth").exists()
+        self.random = not (arguments.weights / f"{name}.pth").exists()
         self.label = int(np.argmax(self.whole(self.params, images)))
-        live = jax_sides.live_channels(self.whole, self.params, images)
-        self.channels = live[: arguments.channels] if arguments.channels else None
-        self.ours = len(self.channels or live)
-        self.theirs = len(self.channels) if self.channels else self.whole.features(self.params, images)[0].shape[-1]
+        self.all, live = jax_sides.channels(self.whole, self.params, images)
         self.live = len(live)
-        self.apply = self.whole if self.channels is None else jax_sides.load(name, arguments.weights, self.channels)[0]
+        self.channels = live[: arguments.channels] if arguments.channels else None
+        self.apply = self.whole if self.channels is None else jax_sides.some(self.whole, self.channels)
+        self.devices = jax.devices() if len(jax.devices()) > 1 else None
         tensors = convert.flax_to_torchvision(self.params, RULES[name])
-        self.cuts = [torch_sides.Cut(torch_sides.load(name, tensors), self.layer, self.channels) for _ in range(2)]
+        self.network, self.tuned = (torch_sides.load(name, tensors) for _ in range(2))
+        self.tuned.to(memory_format=torch.channels_last)
         self.x = torch_sides.image_tensor(np.asarray(images))
-        devices = jax.devices()
-        self.devices = devices if len(devices) > 1 else None
-        self.compile = {}
+        self.compile_seconds: dict[str, float] = {}
+        self.sides: list[Side] = []
 
-    def ss_cam(self, apply, params=None, **options):
-        common = dict(key=jax.random.key(jax_sides.SEED), n_samples=self.arguments.samples, devices=self.devices)
-        params = self.params if params is None else params
-        return sscam.ss_cam(apply, params, self.images, [self.label], **common, **options)
+    def add(self, method: str, name: str, passes: int, function, *args, note: str = "", repeats: int = 1, **options):
+        self.sides.append(Side(method, name, passes, functools.partial(function, *args, **options), note, repeats))
 
-    def score_cam(self, params=None, **options):
-        params = self.params if params is None else params
-        options = dict(preset="torchcam", devices=self.devices) | options
-        return sscam.score_cam(self.apply, params, self.images, [self.label], **options)
+    def add_ours(self, method: str, name: str, passes: int, function, *args, repeats: int = 1, **options) -> None:
+        """Compiles it first."""
+        call = functools.partial(function, *args, **options)
+        self.compile_seconds[f"{method}, {name}"] = jax_sides.compile_seconds(call, self.params)
+        self.add(method, name, passes, call, self.params, repeats=repeats)
 
-    def grad_cam(self, params=None):
-        params = self.params if params is None else params
+    def ss_cam(self, apply: sscam.Apply, params, **options) -> sscam.Saliency:
+        shared = dict(key=jax.random.key(0), n_samples=self.arguments.samples, devices=self.devices)
+        return sscam.ss_cam(apply, params, self.images, [self.label], **shared, **options)
+
+    def score_cam(self, params, **options) -> sscam.Saliency:
+        return sscam.score_cam(
+            self.apply, params, self.images, [self.label], preset="torchcam", devices=self.devices, **options
+        )
+
+    def grad_cam(self, params) -> sscam.Saliency:
         return jax.block_until_ready(sscam.grad_cam(self.whole, params, self.images, [self.label]))
 
-    def compiled(self, what: str, run):
-        """`run`, compiled; the seconds that took are kept."""
-        self.compile[what] = jax_sides.compile_seconds(run, self.params)
-        return run
-
-    def torchcam(self, method: str, cut, x, **options):
-        return functools.partial(torch_sides.torchcam_map, method, cut, "target", x, self.label, **options)
-
-    def sides(self) -> list[Side]:
-        samples, cpu = self.arguments.samples, torch_sides.DEVICE.type == "cpu"
-        shipped, tuned = self.cuts
-        fast_x = self.x.contiguous(memory_format=torch.channels_last)
-        tuned.network.to(memory_format=torch.channels_last)
-        batch = torch_sides.best_batch(tuned, fast_x, self.theirs)
-        run, how = torch_sides.compiled(tuned.network, fast_x)
-        hand_batch = torch_sides.best_batch(run, fast_x, self.theirs, autocast=True)
-        ss = dict(num_samples=samples, std=torch_sides.STD)
-        ours, theirs = self.ours * samples, self.theirs * samples
-        precisions = ["float32"] if cpu else ["float32", "bfloat16"]
-
-        found = []
-        floors = {}
-        for precision in precisions:
-            suffix = "" if precision == "float32" else f", {precision}"
-            floors[precision] = floor = jax_sides.Floor(
-                self.whole, self.params, self.images, jax.devices(), precision
-            )
+    def prepare(self) -> None:
+        """All rows, compiled and warm."""
+        samples, label, x = self.arguments.samples, self.label, self.x
+        ours, theirs = (len(self.channels),) * 2 if self.channels else (self.live, self.all)
+        for precision in ("float32", "bfloat16") if ON_GPU else ("float32",):
+            suffix = f", {precision}" if ON_GPU else ""
             for preset in ("torchcam", "paper"):
                 for noise in ("independent", "common"):
-                    what = f"ours, {noise} noise{suffix}" + (", preset paper" if preset == "paper" else "")
+                    name = f"ours, {noise} noise{suffix}" + (", preset paper" if preset == "paper" else "")
                     options = dict(preset=preset, noise=noise, precision=precision)
-                    call = self.compiled(what, functools.partial(self.ss_cam, self.apply, **options))
-                    found.append(Side("SS-CAM", what, ours, call))
+                    self.add_ours("SS-CAM", name, ours * samples, self.ss_cam, self.apply, **options)
+            floor = jax_sides.Floor(self.whole, self.params, self.images, jax.devices(), precision)
             note = f"chunk {len(floor.inputs)}"
-            found.append(Side("SS-CAM", f"floor{suffix}", ours, functools.partial(floor.seconds, ours), note))
-        hand = functools.partial(torch_sides.by_hand, tuned, run, fast_x, self.label, samples, hand_batch)
-        tuned_note = f"channels_last, batch {batch}"
-        found += [
-            Side("SS-CAM", "torchcam as shipped", theirs, self.torchcam("SSCAM", shipped, self.x, **ss), "batch 32"),
-            Side(
-                "SS-CAM",
-                "torchcam tuned",
-                theirs,
-                self.torchcam("SSCAM", tuned, fast_x, batch_size=batch, **ss),
-                tuned_note,
-            ),
-            Side("SS-CAM", "torch by hand, common noise", theirs, hand, f"{how}, batch {hand_batch}"),
-        ]
+            self.add("SS-CAM", f"floor{suffix}", ours * samples, floor.seconds, ours * samples, note=note)
+            self.add_ours("Score-CAM", f"ours{suffix}", ours, self.score_cam, precision=precision)
+            self.add("Score-CAM", f"floor{suffix}", ours, floor.seconds, ours, note=note)
 
-        for precision in precisions:
-            suffix = "" if precision == "float32" else f", {precision}"
-            call = self.compiled(f"Score-CAM{suffix}", functools.partial(self.score_cam, precision=precision))
-            found.append(Side("Score-CAM", f"ours{suffix}", self.ours, call))
-            floor = functools.partial(floors[precision].seconds, self.ours)
-            found.append(Side("Score-CAM", f"floor{suffix}", self.ours, floor))
-        pgc = functools.partial(
-            torch_sides.pytorch_grad_cam_map, "ScoreCAM", shipped, shipped.target, self.x, self.label
-        )
-        found += [
-            Side("Score-CAM", "torchcam as shipped", self.theirs, self.torchcam("ScoreCAM", shipped, self.x), "batch 32"),
-            Side("Score-CAM", "pytorch-grad-cam", self.theirs, pgc, "batch 16"),
-        ]
+        shipped = torch_sides.Cut(self.network, self.layer, self.channels)
+        tuned = torch_sides.Cut(self.tuned, self.layer, self.channels)
+        fast_x = x.contiguous(memory_format=torch.channels_last)
+        batch = torch_sides.best_batch(self.tuned, fast_x, theirs)
+        run, how = torch_sides.compiled(self.tuned, fast_x)
+        own_batch = torch_sides.best_batch(run, fast_x, theirs, autocast=True)
+        torchcam, pgc = torch_sides.torchcam_map, torch_sides.pytorch_grad_cam_map
+        drawn = dict(num_samples=samples, std=torch_sides.STD)
+        shipped_ss = functools.partial(torchcam, "SSCAM", shipped, "target", x, label, **drawn)
+        tuned_ss = functools.partial(torchcam, "SSCAM", tuned, "target", fast_x, label, batch_size=batch, **drawn)
+        by_hand = functools.partial(torch_sides.by_hand, tuned, run, fast_x, label, samples, own_batch)
+        self.add("SS-CAM", PEERS[0], theirs * samples, shipped_ss, note="batch 32")
+        self.add("SS-CAM", PEERS[1], theirs * samples, tuned_ss, note=f"channels_last, batch {batch}")
+        self.add("SS-CAM", PEERS[2], theirs * samples, by_hand, note=f"{how}, batch {own_batch}")
+        self.add("Score-CAM", PEERS[0], theirs, torchcam, "ScoreCAM", shipped, "target", x, label, note="batch 32")
+        self.add("Score-CAM", PEERS[3], theirs, pgc, "ScoreCAM", shipped, shipped.target, x, label, note="batch 16")
+        with torch.inference_mode():
+            for module, inputs in ((self.network, x), (self.tuned, fast_x)):
+                module(inputs.expand(16, *x.shape[1:]))
 
-        network = shipped.network
-        layer = network.get_submodule(self.layer)
-        theirs_grad = functools.partial(
-            torch_sides.torchcam_map, "GradCAM", network, self.layer, self.x, self.label
-        )
-        pgc_grad = functools.partial(
-            torch_sides.pytorch_grad_cam_map, "GradCAM", network, layer, self.x, self.label
-        )
-        grad = self.compiled("Grad-CAM", self.grad_cam)
-        for name, run in (("ours", grad), ("torchcam as shipped", theirs_grad), ("pytorch-grad-cam", pgc_grad)):
-            run()
-            found.append(Side("Grad-CAM", name, 1, run, repeats=GRAD_CAM_REPEATS))
+        repeats = GRAD_CAM_REPEATS
+        layer = self.network.get_submodule(self.layer)
+        self.add_ours("Grad-CAM", "ours", 1, self.grad_cam, repeats=repeats)
+        self.add("Grad-CAM", PEERS[0], 1, torchcam, "GradCAM", self.network, self.layer, x, label, repeats=repeats)
+        self.add("Grad-CAM", PEERS[3], 1, pgc, "GradCAM", self.network, layer, x, label, repeats=repeats)
+
+    def run_full(self) -> None:
+        """The whole image once, whatever --channels says: we skip constant channels, torchcam does not."""
+        first, samples, method = len(self.sides), self.arguments.samples, "SS-CAM, whole image"
+        for noise in ("independent", "common"):
+            options = dict(preset="torchcam", noise=noise)
+            self.add_ours(method, f"ours, {noise} noise", self.live * samples, self.ss_cam, self.whole, **options)
+        options = dict(num_samples=samples, std=torch_sides.STD, note="batch 32")
+        args = ("SSCAM", self.network, self.layer, self.x, self.label)
+        self.add(method, PEERS[0], self.all * samples, torch_sides.torchcam_map, *args, **options)
+        for side in self.sides[first:]:
+            side.measure()
+
+    def agreement(self) -> dict[str, float]:
+        """Largest differences between torchcam's maps, in [0, 1], and ours; SS-CAM's noise differs by its draw."""
+        suffix = ", float32" if ON_GPU else ""
+        results = {(side.method, side.name): side.result for side in self.sides}
+        found = {}
+        for method, name in (
+            ("Score-CAM", f"ours{suffix}"),
+            ("SS-CAM", f"ours, independent noise{suffix}"),
+            ("SS-CAM", f"ours, common noise{suffix}"),
+        ):
+            ours = jax_sides.low_resolution(results[method, name])
+            found[f"{method}, {name}"] = float(np.abs(ours - results[method, PEERS[0]]).max())
+        by_hand = results["SS-CAM", PEERS[2]] - results["SS-CAM", PEERS[0]]
+        found[f"SS-CAM, {PEERS[2]}"] = float(np.abs(by_hand).max())
+        if found[f"Score-CAM, ours{suffix}"] > AGREEMENT:
+            raise SystemExit(f"{self.name}: Score-CAM differs from torchcam's by more than {AGREEMENT}: {found}")
         return found
 
-    def full(self) -> list[Side]:
-        """The whole image once: we skip the constant channels, torchcam does not."""
-        samples = self.arguments.samples
-        uncut = torch_sides.Cut(self.cuts[0].network, self.layer, None)
-        theirs = uncut.network.get_submodule(self.layer)
-        del theirs
-        ss = dict(num_samples=samples, std=torch_sides.STD)
-        found = []
-        for noise in ("independent", "common"):
-            call = functools.partial(self.ss_cam, self.whole, preset="torchcam", noise=noise)
-            jax_sides.compile_seconds(call, self.params)
-            found.append(Side("SS-CAM, whole image", f"ours, {noise} noise", self.live * samples, call))
-        channels = self.whole.features(self.params, self.images)[0].shape[-1]
-        call = self.torchcam("SSCAM", uncut, self.x, **ss)
-        return [*found, Side("SS-CAM, whole image", "torchcam as shipped", channels * samples, call, "batch 32")]
+    def fresh(self, task: str, side: str) -> dict[str, float]:
+        """fresh.py in a process of its own."""
+        with tempfile.TemporaryDirectory() as folder:
+            image = pathlib.Path(folder) / "image.npy"
+            np.save(image, np.asarray(self.images))
+            command = [sys.executable, HERE / "fresh.py", task, side, self.name, self.layer]
+            command += ["--weights", self.arguments.weights, "--image", image, "--label", self.label]
+            command += ["--samples", self.arguments.samples]
+            if self.channels and task == "ss_cam":
+                command += ["--channels", *self.channels]
+            command += ["--started", time.time()]
+            done = subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True)
+        answer = json.loads(done.stdout.splitlines()[-1])
+        print(f"  fresh process, {task}, {side}: {answer}", flush=True)
+        return answer
+
+    def report(self) -> dict:
+        found = dict(
+            network=self.name,
+            layer=self.layer,
+            random_weights=self.random,
+            label=self.label,
+            channels=self.all,
+            not_constant=self.live,
+            restricted_to=self.channels and len(self.channels),
+            sides=[
+                dict(method=side.method, side=side.name, passes=side.passes, seconds=side.seconds, note=side.note)
+                for side in self.sides
+            ],
+            compile_seconds=self.compile_seconds,
+            largest_difference_from_torchcam=self.agreement(),
+            first_result={
+                task: {side: self.fresh(task, side) for side in ("common", "torchcam")}
+                for task in ("grad_cam", "ss_cam")
+            },
+            memory={side: self.fresh("memory", side) for side in ("independent", "common", "torchcam", "by_hand")},
+        )
+        if ON_GPU:
+            found["flops_a_pass"] = jax_sides.pass_flops(self.whole, self.params, self.images)
+        return found
+
+
+def machine() -> dict:
+    names = re.findall(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    packages = ("jax", "flax", "numpy", "torch", "torchcam", "grad-cam")
+    return dict(
+        cpu=names[0] if names else platform.processor(),
+        cores=len(os.sched_getaffinity(0)),
+        load_before=os.getloadavg()[0],
+        gpu=torch.cuda.get_device_name() if ON_GPU else None,
+        jax_devices=[str(device) for device in jax.devices()],
+        torch_threads=torch.get_num_threads(),
+        versions=dict(python=platform.python_version(), sscam_jax=sscam.__version__)
+        | {name: importlib.metadata.version(name) for name in packages},
+        matrix_peak=jax_sides.matrix_peak() if ON_GPU else None,
+    )
+
+
+def ratio(others: list[float], seconds: list[float]) -> str:
+    """The median over the rounds of how many times longer the others take."""
+    return f"{statistics.median(a / b for a, b in zip(others, seconds, strict=True)):.2f}"
+
+
+def table(report: dict) -> str:
+    """The report as Markdown."""
+    about, lines = report["machine"], []
+    lines += [f"{about['gpu'] or about['cpu']}, {about['cores']} cores, JAX devices {len(about['jax_devices'])}"]
+    lines[0] += "; " + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    arguments = report["arguments"]
+    lines += ["", f"Medians of {arguments['rounds']} interleaved rounds; SS-CAM with N = {arguments['samples']}.", ""]
+    for network in report["networks"]:
+        restricted = network["restricted_to"]
+        said = f"the first {restricted}" if restricted else "all"
+        lines += [f"### {network['network']}, {network['layer']}" + " (random weights)" * network["random_weights"], ""]
+        lines += [
+            f"{network['channels']} channels, {network['not_constant']} of them not constant; scored: {said}.",
+            "",
+        ]
+        lines += ["| method | side | passes | seconds | ms a pass | times faster than torchcam | over the floor |"]
+        lines += ["|---|---|---:|---:|---:|---:|---:|"]
+        sides = {(side["method"], side["side"]): side for side in network["sides"]}
+        for (method, name), side in sides.items():
+            seconds = side["seconds"]
+            suffix = re.search(r", (?:float32|bfloat16)|$", name).group()
+            floor = sides.get((method, f"floor{suffix}"))
+            over = "" if floor is None or not name.startswith("ours") else ratio(seconds, floor["seconds"])
+            cells = [method, name + f" ({side['note']})" * bool(side["note"]), side["passes"]]
+            cells += [f"{statistics.median(seconds):.3g}", f"{1e3 * statistics.median(seconds) / side['passes']:.1f}"]
+            cells += [ratio(sides[method, PEERS[0]]["seconds"], seconds), over]
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+            if "flops_a_pass" in network and name == "ours, common noise, bfloat16" and method == "SS-CAM":
+                rate = network["flops_a_pass"] * side["passes"] / statistics.median(seconds)
+                peak = f"Share of the measured matrix peak, {name}: {rate / about['matrix_peak']:.1%}"
+        lines += [""] + ([peak, ""] if "flops_a_pass" in network else [])
+        lines += ["Compilation, s: " + "; ".join(f"{k} {v:.1f}" for k, v in network["compile_seconds"].items()), ""]
+        for task, first in network["first_result"].items():
+            cells = "; ".join(f"{side} {answer['seconds']:.1f}" for side, answer in first.items())
+            lines += [f"First result of a cold process, {task}, s: {cells}", ""]
+        memory = {side: {k: v / 2**20 for k, v in answer.items()} for side, answer in network["memory"].items()}
+        lines += ["Peak memory at batch 32, all channels, N = 2, MiB (the run above the loaded network; the process):"]
+        lines += ["; ".join(f"{side} {m['run']:.0f}, {m['process']:.0f}" for side, m in memory.items()), ""]
+        differences = network["largest_difference_from_torchcam"]
+        lines += [
+            "Largest difference from torchcam's map: " + "; ".join(f"{k} {v:.1g}" for k, v in differences.items())
+        ]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def write(path: pathlib.Path, text: str) -> None:
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=pathlib.Path, required=True, help="folder of NETWORK.pth files")
+    parser.add_argument("--image", type=pathlib.Path, required=True)
+    parser.add_argument("--models", nargs="+", default=["resnet18", "squeezenet1_0", "vgg16"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=10, help="N of SS-CAM")
+    parser.add_argument("--channels", type=int, help="score this many channels only; a multiple of 64")
+    parser.add_argument("--full", action="store_true", help="also one SS-CAM of the whole image a network")
+    parser.add_argument("--cpu-devices", type=int, default=1, help="JAX devices that share the CPU")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("."))
+    arguments = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", arguments.cpu_devices)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    images = sscam.preprocess(arguments.image)
+    options = {
+        name: str(value) if isinstance(value, pathlib.Path) else value for name, value in vars(arguments).items()
+    }
+    report = dict(arguments=options, machine=machine(), networks=[])
+    for name in arguments.models:
+        print(name, flush=True)
+        network = Network(name, arguments, images)
+        network.prepare()
+        for _ in range(arguments.rounds):
+            for side in network.sides:
+                side.measure()
+        if arguments.full:
+            network.run_full()
+        report["networks"].append(network.report())
+        write(arguments.out / "engine.json", json.dumps(report, indent=1))
+        write(arguments.out / "engine.md", table(report))
+    print(table(report))
+
+
+if __name__ == "__main__":
+    main()

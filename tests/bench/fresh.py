@@ -29,7 +29,9 @@ def ours(arguments: argparse.Namespace, images: np.ndarray):
 
     import sscam_jax as sscam
 
-    apply, params = jax_sides.load(arguments.network, arguments.weights, arguments.channels)
+    apply, params = jax_sides.load(arguments.network, arguments.weights)
+    if arguments.channels:
+        apply = jax_sides.some(apply, arguments.channels)
     images = jax.numpy.asarray(images)
 
     def grad_cam(params=params):

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import sscam_jax as sscam
 from sscam_jax import networks
+from sscam_jax.types import Params
 
 SEED = 0
 
@@ -37,23 +38,24 @@ class WholeHead:
         return self.apply.head(params, *carry)
 
 
-def load(name: str, weights: pathlib.Path, channels: Sequence[int] | None = None):
-    """The network with the folder's weights, random ones where it has none, and some channels of its target layer."""
+def load(name: str, weights: pathlib.Path) -> tuple[sscam.Apply, Params]:
+    """The network with the folder's weights, random ones where it has none."""
     file = weights / f"{name}.pth"
-    checkpoint = file if file.exists() else networks.init_params(name, jax.random.key(SEED))
-    apply, params = sscam.load(name, checkpoint=checkpoint)
-    if channels is not None:
-        apply = sscam.Apply(SomeChannels(apply, tuple(channels)), WholeHead(apply), apply.stem)
-    return apply, params
+    return sscam.load(name, checkpoint=file if file.exists() else networks.init_params(name, jax.random.key(SEED)))
 
 
-def live_channels(apply, params, images) -> list[int]:
-    """The channels of the target layer that are not constant."""
+def some(apply: sscam.Apply, channels: Sequence[int]) -> sscam.Apply:
+    """The same network, of whose target layer only these channels are explained."""
+    return sscam.Apply(SomeChannels(apply, tuple(channels)), WholeHead(apply), apply.stem)
+
+
+def channels(apply: sscam.Apply, params: Params, images: jax.Array) -> tuple[int, list[int]]:
+    """How many channels the target layer has, and those that are not constant."""
     activations, _ = jax.jit(apply.features)(params, images)
-    return np.flatnonzero(np.ptp(np.asarray(activations[0]), (0, 1)) > 0).tolist()
+    return activations.shape[-1], np.flatnonzero(np.ptp(np.asarray(activations[0]), (0, 1)) > 0).tolist()
 
 
-def compile_seconds(run: Callable[[object], sscam.Saliency], params) -> float:
+def compile_seconds(run: Callable[[Params], sscam.Saliency], params: Params) -> float:
     """A first call minus a second. With all parameters zero every channel is constant and nothing is scored."""
     nothing = jax.tree.map(jnp.zeros_like, params)
     times = []
@@ -72,7 +74,9 @@ def low_resolution(saliency: sscam.Saliency) -> np.ndarray:
 class Floor:
     """Bare forward passes of the network, jitted, in the chunk that is fastest."""
 
-    def __init__(self, apply, params, images, devices: Sequence[jax.Device], precision: str) -> None:
+    def __init__(
+        self, apply: sscam.Apply, params: Params, images: jax.Array, devices: Sequence[jax.Device], precision: str
+    ) -> None:
         self.run = jax.jit(apply)
         mesh = Mesh(np.array(devices), ("channels",))
         self.params = jax.tree.map(lambda leaf: leaf.astype(precision), params)
@@ -101,7 +105,7 @@ class Floor:
         return sum(times) * passes / (len(times) * len(self.inputs))
 
 
-def pass_flops(apply, params, images) -> float:
+def pass_flops(apply: sscam.Apply, params: Params, images: jax.Array) -> float:
     """Floating point operations of one forward pass, as XLA counts them before optimising."""
     return jax.jit(apply).lower(params, images).cost_analysis()["flops"]
 
