@@ -1,16 +1,17 @@
 """Speed and memory of SS-CAM, Score-CAM and Grad-CAM beside torchcam, pytorch-grad-cam and a PyTorch loop by hand.
 
     python tests/bench/engine.py --weights FOLDER --image FILE [--models resnet18 squeezenet1_0 vgg16]
-        [--rounds 3] [--samples 10] [--channels N] [--full] [--cpu-devices N] [--out DIR]
+        [--rounds 3] [--samples 10] [--channels N] [--full] [--speed-only] [--cpu-devices N] [--out DIR]
 
 needs this package, torch, torchcam==0.5.0 and grad-cam==1.5.7 (torchvision may be missing), and writes engine.json
 and engine.md. FOLDER holds resnet18.pth and squeezenet1_0.pth; a network without a file gets random weights.
 
 All sides run in one process on the same weights and image, one after the other in each round, after a warm-up, and
 but for the rows "preset paper" they compute the same thing: torchcam's reading of SS-CAM (noise of standard deviation
-2 on the mask, the mean of N logits). --channels restricts every side to the first channels that are not constant; so
-it does the same number of passes. Without it the others also score the constant channels, which we skip. Give a
-multiple of 64: torchcam's batches hold channels, not samples.
+2 on the mask, the mean of N logits). --channels restricts every side to the first channels that are not constant, so
+that all do the same number of passes. Without it the others also score the constant channels, which we skip. Give a
+multiple of 64: torchcam's batches hold channels, not samples. Measure on a quiet machine: another busy process slows
+PyTorch, which splits its work evenly over the cores, more than it slows JAX.
 """
 
 import argparse
@@ -33,6 +34,7 @@ import jax_sides  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch_sides  # noqa: E402
+from table import SHIPPED, table  # noqa: E402
 
 import sscam_jax as sscam  # noqa: E402
 from sscam_jax import convert  # noqa: E402
@@ -43,7 +45,7 @@ GRAD_CAM_REPEATS = 5  # within a round, for it takes milliseconds
 ON_GPU = torch_sides.DEVICE.type == "cuda"
 # Score-CAM draws no noise, so that torchcam's map and ours are the same; TF32 on a GPU is coarser.
 AGREEMENT = 0.05 if ON_GPU else 1e-3
-PEERS = ("torchcam as shipped", "torchcam tuned", "torch by hand, common noise", "pytorch-grad-cam")
+TUNED, BY_HAND, PGC = "torchcam tuned", "torch by hand, common noise", "pytorch-grad-cam"
 
 
 class Side:
@@ -135,11 +137,11 @@ class Network:
         shipped_ss = functools.partial(torchcam, "SSCAM", shipped, "target", x, label, **drawn)
         tuned_ss = functools.partial(torchcam, "SSCAM", tuned, "target", fast_x, label, batch_size=batch, **drawn)
         by_hand = functools.partial(torch_sides.by_hand, tuned, run, fast_x, label, samples, own_batch)
-        self.add("SS-CAM", PEERS[0], theirs * samples, shipped_ss, note="batch 32")
-        self.add("SS-CAM", PEERS[1], theirs * samples, tuned_ss, note=f"channels_last, batch {batch}")
-        self.add("SS-CAM", PEERS[2], theirs * samples, by_hand, note=f"{how}, batch {own_batch}")
-        self.add("Score-CAM", PEERS[0], theirs, torchcam, "ScoreCAM", shipped, "target", x, label, note="batch 32")
-        self.add("Score-CAM", PEERS[3], theirs, pgc, "ScoreCAM", shipped, shipped.target, x, label, note="batch 16")
+        self.add("SS-CAM", SHIPPED, theirs * samples, shipped_ss, note="batch 32")
+        self.add("SS-CAM", TUNED, theirs * samples, tuned_ss, note=f"channels_last, batch {batch}")
+        self.add("SS-CAM", BY_HAND, theirs * samples, by_hand, note=f"{how}, batch {own_batch}")
+        self.add("Score-CAM", SHIPPED, theirs, torchcam, "ScoreCAM", shipped, "target", x, label, note="batch 32")
+        self.add("Score-CAM", PGC, theirs, pgc, "ScoreCAM", shipped, shipped.target, x, label, note="batch 16")
         with torch.inference_mode():
             for module, inputs in ((self.network, x), (self.tuned, fast_x)):
                 module(inputs.expand(16, *x.shape[1:]))
@@ -147,8 +149,8 @@ class Network:
         repeats = GRAD_CAM_REPEATS
         layer = self.network.get_submodule(self.layer)
         self.add_ours("Grad-CAM", "ours", 1, self.grad_cam, repeats=repeats)
-        self.add("Grad-CAM", PEERS[0], 1, torchcam, "GradCAM", self.network, self.layer, x, label, repeats=repeats)
-        self.add("Grad-CAM", PEERS[3], 1, pgc, "GradCAM", self.network, layer, x, label, repeats=repeats)
+        self.add("Grad-CAM", SHIPPED, 1, torchcam, "GradCAM", self.network, self.layer, x, label, repeats=repeats)
+        self.add("Grad-CAM", PGC, 1, pgc, "GradCAM", self.network, layer, x, label, repeats=repeats)
 
     def run_full(self) -> None:
         """The whole image once, whatever --channels says: we skip constant channels, torchcam does not."""
@@ -158,7 +160,7 @@ class Network:
             self.add_ours(method, f"ours, {noise} noise", self.live * samples, self.ss_cam, self.whole, **options)
         options = dict(num_samples=samples, std=torch_sides.STD, note="batch 32")
         args = ("SSCAM", self.network, self.layer, self.x, self.label)
-        self.add(method, PEERS[0], self.all * samples, torch_sides.torchcam_map, *args, **options)
+        self.add(method, SHIPPED, self.all * samples, torch_sides.torchcam_map, *args, **options)
         for side in self.sides[first:]:
             side.measure()
 
@@ -173,9 +175,9 @@ class Network:
             ("SS-CAM", f"ours, common noise{suffix}"),
         ):
             ours = jax_sides.low_resolution(results[method, name])
-            found[f"{method}, {name}"] = float(np.abs(ours - results[method, PEERS[0]]).max())
-        by_hand = results["SS-CAM", PEERS[2]] - results["SS-CAM", PEERS[0]]
-        found[f"SS-CAM, {PEERS[2]}"] = float(np.abs(by_hand).max())
+            found[f"{method}, {name}"] = float(np.abs(ours - results[method, SHIPPED]).max())
+        by_hand = results["SS-CAM", BY_HAND] - results["SS-CAM", SHIPPED]
+        found[f"SS-CAM, {BY_HAND}"] = float(np.abs(by_hand).max())
         if found[f"Score-CAM, ours{suffix}"] > AGREEMENT:
             raise SystemExit(f"{self.name}: Score-CAM differs from torchcam's by more than {AGREEMENT}: {found}")
         return found
@@ -238,57 +240,6 @@ def machine() -> dict:
     )
 
 
-def ratio(others: list[float], seconds: list[float]) -> str:
-    """The median over the rounds of how many times longer the others take."""
-    return f"{statistics.median(a / b for a, b in zip(others, seconds, strict=True)):.2f}"
-
-
-def table(report: dict) -> str:
-    """The report as Markdown."""
-    about, lines = report["machine"], []
-    lines += [f"{about['gpu'] or about['cpu']}, {about['cores']} cores, JAX devices {len(about['jax_devices'])}"]
-    lines[0] += "; " + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    arguments = report["arguments"]
-    lines += ["", f"Medians of {arguments['rounds']} interleaved rounds; SS-CAM with N = {arguments['samples']}.", ""]
-    for network in report["networks"]:
-        restricted = network["restricted_to"]
-        said = f"the first {restricted}" if restricted else "all"
-        lines += [f"### {network['network']}, {network['layer']}" + " (random weights)" * network["random_weights"], ""]
-        lines += [
-            f"{network['channels']} channels, {network['not_constant']} of them not constant; scored: {said}.",
-            "",
-        ]
-        lines += ["| method | side | passes | seconds | ms a pass | times faster than torchcam | over the floor |"]
-        lines += ["|---|---|---:|---:|---:|---:|---:|"]
-        sides = {(side["method"], side["side"]): side for side in network["sides"]}
-        for (method, name), side in sides.items():
-            seconds = side["seconds"]
-            suffix = re.search(r", (?:float32|bfloat16)|$", name).group()
-            floor = sides.get((method, f"floor{suffix}"))
-            over = "" if floor is None or not name.startswith("ours") else ratio(seconds, floor["seconds"])
-            cells = [method, name + f" ({side['note']})" * bool(side["note"]), side["passes"]]
-            cells += [f"{statistics.median(seconds):.3g}", f"{1e3 * statistics.median(seconds) / side['passes']:.1f}"]
-            cells += [ratio(sides[method, PEERS[0]]["seconds"], seconds), over]
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
-            if "flops_a_pass" in network and name == "ours, common noise, bfloat16" and method == "SS-CAM":
-                rate = network["flops_a_pass"] * side["passes"] / statistics.median(seconds)
-                peak = f"Share of the measured matrix peak, {name}: {rate / about['matrix_peak']:.1%}"
-        lines += [""] + ([peak, ""] if "flops_a_pass" in network else [])
-        lines += ["Compilation, s: " + "; ".join(f"{k} {v:.1f}" for k, v in network["compile_seconds"].items()), ""]
-        for task, first in network["first_result"].items():
-            cells = "; ".join(f"{side} {answer['seconds']:.1f}" for side, answer in first.items())
-            lines += [f"First result of a cold process, {task}, s: {cells}", ""]
-        memory = {side: {k: v / 2**20 for k, v in answer.items()} for side, answer in network["memory"].items()}
-        lines += ["Peak memory at batch 32, all channels, N = 2, MiB (the run above the loaded network; the process):"]
-        lines += ["; ".join(f"{side} {m['run']:.0f}, {m['process']:.0f}" for side, m in memory.items()), ""]
-        differences = network["largest_difference_from_torchcam"]
-        lines += [
-            "Largest difference from torchcam's map: " + "; ".join(f"{k} {v:.1g}" for k, v in differences.items())
-        ]
-        lines += [""]
-    return "\n".join(lines)
-
-
 def write(path: pathlib.Path, text: str) -> None:
     beside = path.with_name(path.name + ".part")
     beside.write_text(text)
@@ -305,6 +256,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, help="score this many channels only; a multiple of 64")
     parser.add_argument("--full", action="store_true", help="also one SS-CAM of the whole image a network")
     parser.add_argument("--cpu-devices", type=int, default=1, help="JAX devices that share the CPU")
+    parser.add_argument("--speed-only", action="store_true", help="measure no cold starts and no memory")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("."))
     arguments = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", arguments.cpu_devices)

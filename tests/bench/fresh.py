@@ -9,7 +9,6 @@ import argparse
 import json
 import pathlib
 import re
-import resource
 import time
 
 import numpy as np
@@ -101,7 +100,7 @@ def main() -> None:
         return
     before_memory()
     # The peak so far (imports, loading, compilation) is the process's; from here on it is the run's.
-    so_far = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    so_far = resident("VmHWM")  # not getrusage's ru_maxrss, which also knows the process that started this one
     before = used() if used else resident("VmRSS")
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # forgets the resident peak
     run()

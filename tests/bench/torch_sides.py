@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable, Mapping
 from unittest import mock
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import nn
-from torch_networks import NETWORKS
+os.environ["TQDM_DISABLE"] = "1"  # pytorch-grad-cam draws a progress bar; read when tqdm is imported
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+from torch_networks import NETWORKS  # noqa: E402
 
-os.environ["TQDM_DISABLE"] = "1"  # pytorch-grad-cam draws a progress bar
 # Both libraries import torchvision for nothing that is used here.
-STUBS = [name for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")]
+STUBS = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
 if importlib.util.find_spec("torchvision") is None:
     sys.modules.update({name: mock.MagicMock() for name in STUBS})
 import pytorch_grad_cam  # noqa: E402

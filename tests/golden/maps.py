@@ -34,6 +34,9 @@ import torchcam.methods  # noqa: E402
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
+sys.path.append(str(HERE.parent / "bench"))
+from torch_networks import SqueezeNet  # noqa: E402
+
 KEY = jax.random.key(0)
 LABELS = [1, 3]
 
@@ -56,42 +59,13 @@ class Small(nn.Module):
         return self.fc(self.mlp(self.body(x)).mean((2, 3)))
 
 
-class Fire(nn.Module):
-    def __init__(self, c_in: int, s: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(c_in, s, 1)
-        self.expand1x1 = nn.Conv2d(s, 4 * s, 1)
-        self.expand3x3 = nn.Conv2d(s, 4 * s, 3, padding=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.squeeze(x).relu()
-        return torch.cat([self.expand1x1(x), self.expand3x3(x)], 1).relu()
-
-
-class SqueezeNet(nn.Module):
-    """SqueezeNet 1.1 under torchvision's names, with ndf's weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-
-        def pool() -> nn.Module:
-            return nn.MaxPool2d(3, 2, ceil_mode=True)
-
-        fires = [
-            Fire(c, s)
-            for c, s in ((64, 16), (128, 16), (128, 32), (256, 32), (256, 48), (384, 48), (384, 64), (512, 64))
-        ]
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 64, 3, 2), nn.ReLU(), pool(), *fires[:2], pool(), *fires[2:4], pool(), *fires[4:]
-        )
-        self.classifier = nn.Sequential(nn.Identity(), nn.Conv2d(512, 1000, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
-        _, params = sscam.load("squeezenet1_1", checkpoint="squeezenet1_1-ndf")
-        tensors = convert.flax_to_torchvision(params, RULES["squeezenet1_1"])
-        self.load_state_dict({name: torch.tensor(np.array(value)) for name, value in tensors.items()})
-        self.eval()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.features(x)).flatten(1)
+def squeezenet() -> nn.Module:
+    """SqueezeNet 1.1 with ndf's weights."""
+    net = SqueezeNet("1.1")
+    _, params = sscam.load("squeezenet1_1", checkpoint="squeezenet1_1-ndf")
+    tensors = convert.flax_to_torchvision(params, RULES["squeezenet1_1"])
+    net.load_state_dict({name: torch.tensor(np.array(value)) for name, value in tensors.items()})
+    return net.eval()
 
 
 def nchw(images: np.ndarray) -> torch.Tensor:
@@ -150,7 +124,7 @@ def main() -> None:
     )
     golden["small/pytorch_grad_cam/ScoreCAM"] = pytorch_grad_cam_maps("ScoreCAM", mlp, mlp.body, images, LABELS)
 
-    net = SqueezeNet()
+    net = squeezenet()
     [folder] = importlib.util.find_spec("foolbox").submodule_search_locations
     photo = np.asarray(sscam.preprocess(pathlib.Path(folder) / "data/imagenet_16_251.jpg", size=112))
     golden["squeezenet/torchcam/GradCAM"] = torchcam_maps("GradCAM", net, "features", photo, [251])
