@@ -2,18 +2,16 @@
 
 import contextlib
 import importlib.util
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from unittest import mock
 
-os.environ["TQDM_DISABLE"] = "1"  # pytorch-grad-cam draws a progress bar; read when tqdm is imported
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-from torch import nn  # noqa: E402
-from torch_networks import NETWORKS  # noqa: E402
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch_networks import NETWORKS
 
 # Both libraries import torchvision for nothing that is used here.
 STUBS = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
@@ -52,9 +50,11 @@ def load(name: str, tensors: Mapping[str, np.ndarray | torch.Tensor] | None) -> 
     """The network for inference; its parameters stay PyTorch's own random ones where none are given."""
     network = NETWORKS[name]()
     if tensors is not None:
-        missing, unexpected = network.load_state_dict(
-            {key: torch.tensor(np.array(value)) for key, value in tensors.items()}, strict=False
-        )
+        tensors = {
+            key: value.detach() if isinstance(value, torch.Tensor) else torch.tensor(np.array(value))
+            for key, value in tensors.items()
+        }
+        missing, unexpected = network.load_state_dict(tensors, strict=False)
         if unexpected or any(not key.endswith("num_batches_tracked") for key in missing):
             raise ValueError(f"tensors do not fit {name}: missing {missing}, unexpected {unexpected}")
     return network.eval().requires_grad_(True).to(DEVICE)
