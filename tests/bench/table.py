@@ -15,8 +15,11 @@ def ratio(others: list[float], seconds: list[float]) -> str:
 def table(report: dict) -> str:
     """The report as Markdown."""
     about, lines = report["machine"], []
-    lines += [f"{about['gpu'] or about['cpu']}, {about['cores']} cores, JAX devices {len(about['jax_devices'])}"]
-    lines[0] += "; " + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    where = f"{about['gpu'] or about['cpu']}, {about['cores']} cores, {len(about['jax_devices'])} JAX devices"
+    lines.append(f"{where}; {versions}")
+    if about["load_before"] > BUSY:
+        lines += ["", f"**The machine was busy (load {about['load_before']:.1f}): these figures are a trial.**"]
     arguments = report["arguments"]
     lines += ["", f"Medians of {arguments['rounds']} interleaved rounds; SS-CAM with N = {arguments['samples']}.", ""]
     for network in report["networks"]:
