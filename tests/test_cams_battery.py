@@ -191,6 +191,18 @@ def test_choices_are_checked(given, message, as_users_run_it):
         sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=KEY, **given)
 
 
+@pytest.mark.parametrize("kind", ["rbg", "unsafe_rbg"])
+def test_keys_whose_draws_depend_on_the_batch_are_refused(kind):
+    with pytest.raises(ValueError, match=f"key is of kind '{kind}', whose draws depend on the batch"):
+        sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=jax.random.key(0, impl=kind))
+
+
+def test_keys_of_the_old_style_are_the_same_keys(as_users_run_it):
+    old, new = jax.random.PRNGKey(3), jax.random.key(3)
+    maps = [sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=key, n_samples=1).maps for key in (old, new)]
+    np.testing.assert_array_equal(*maps)
+
+
 def test_score_and_baseline_of_ones_own():
     def margin(logits, label):
         return logits[label] - logits.mean()

@@ -152,7 +152,7 @@ def ss_cam(
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
         labels: class indices [b]; None explains the predicted class.
-        key: a key of `jax.random.key`.
+        key: a key of `jax.random.key`, of JAX's default kind.
         preset: a row of `SS_CAM_PRESETS`; the arguments below replace single choices of it.
         ids: an integer an image [b] that its noise belongs to; None: its position in the batch.
         n_samples: N.
@@ -186,7 +186,7 @@ def ss_cam(
         `Saliency`; `weights` are what multiplies A_k in the sum.
 
     Raises:
-        ValueError: an unknown preset or choice, or shapes or labels that do not fit.
+        ValueError: an unknown preset or choice, shapes or labels that do not fit, or a key of kind rbg.
 
     Example:
         >>> import jax.numpy as jnp
@@ -200,6 +200,10 @@ def ss_cam(
     References:
         Naidu and Michael, SS-CAM: Smoothed Score-CAM for Sharper Visual Feature Localization (arXiv 2006.14255).
     """
+    kind = str(jax.random.key_impl(key))
+    if "rbg" in kind:
+        # Under jax.vmap its draws depend on what they are batched with: chunks would change the map.
+        raise ValueError(f"key is of kind {kind!r}, whose draws depend on the batch; use jax.random.key(seed)")
     given = dict(
         n_samples=n_samples,
         sigma=sigma,
