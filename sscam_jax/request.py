@@ -139,7 +139,8 @@ def methods_asked(settings: Settings, apply: Apply, params: Params, progress: Pr
         preset = settings.preset if settings.preset is not None and settings.preset in presets else "paper"
         # Without a bar there is nothing to call: a second run in the same process then compiles nothing.
         shown = None if progress.bar.disable else progress
-        options: dict[str, Any] = dict(preset=preset, progress=shown) | {
+        devices = jax.local_devices() if jax.local_device_count() > 1 else None
+        options: dict[str, Any] = dict(preset=preset, progress=shown, devices=devices) | {
             name: getattr(settings, name) for name in ("precision", "budget", "chunk_size")
         }
         limit = settings.budget or math.inf

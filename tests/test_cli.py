@@ -27,8 +27,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line writes to no cache but the test's."""
-    monkeypatch.setattr(cli, "_keep_compilations", lambda: None)
+    """The command line changes no configuration of the tests' JAX and writes to no cache."""
+    monkeypatch.setattr(cli, "_prepare_jax", lambda: None)
 
 
 def _sscam(*args: object) -> Any:
