@@ -157,3 +157,17 @@ def test_a_converted_file_of_another_network_is_refused(tmp_path):
     with pytest.raises(ValueError, match="choose '.safetensors' or '.npz'"):
         networks.convert_checkpoint(file, "squeezenet1_0", tmp_path / "back.pth", num_classes=CLASSES)
     assert [path.name for path in tmp_path.iterdir()] == ["ours.safetensors"]
+
+
+def test_a_mapping_is_understood_like_a_file():
+    """Nested under "state_dict", with DataParallel's prefix and in float64; NaN is refused by name."""
+    tensors = state_dict("squeezenet1_1")
+    plain = networks.load("squeezenet1_1", checkpoint=tensors, num_classes=CLASSES)[1]
+    wrapped = {f"module.{name}": tensor.astype(np.float64) for name, tensor in tensors.items()}
+    nested = {"state_dict": wrapped, "epoch": 3}
+    jax.tree.map(
+        np.testing.assert_array_equal, plain, networks.load("squeezenet1_1", checkpoint=nested, num_classes=CLASSES)[1]
+    )
+    broken = tensors | {"classifier.1.bias": np.full(CLASSES, np.nan, np.float32)}
+    with pytest.raises(ValueError, match="the mapping: NaN or infinite numbers in 'classifier.1.bias'"):
+        networks.load("squeezenet1_1", checkpoint=broken, num_classes=CLASSES)

@@ -6,7 +6,7 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,10 +162,17 @@ def _storages(tree: Any) -> Iterator[Storage]:
             todo.extend(node.values() if isinstance(node, dict) else node)
 
 
+def unnested(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state_dict inside a training checkpoint: what lies under "state_dict", "model_state_dict" or "model"."""
+    while nests := [name for name in _NESTS if isinstance(tree.get(name), Mapping)]:
+        tree = tree[nests[0]]
+    return tree
+
+
 def _tensors(tree: Any, block: Callable[[Storage], np.ndarray], size: int) -> dict[str, np.ndarray]:
     """The tensors of what a pickle described, nested containers joined to dotted names."""
-    while isinstance(tree, dict) and (nests := [k for k in _NESTS if isinstance(tree.get(k), dict)]):
-        tree = tree[nests[0]]
+    if isinstance(tree, dict):
+        tree = unnested(tree)
     if not isinstance(tree, dict):
         raise CheckpointError(f"holds a {type(tree).__name__}, expected a dict of tensors (a state_dict)")
     tensors: dict[str, np.ndarray] = {}

@@ -68,11 +68,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     try:
-        tensors = _strip_prefix(_stored(path))
-        if not tensors:
-            raise CheckpointError("holds no tensors")
-        _check_finite(tensors)
-        return {name: _float32(name, tensor) for name, tensor in tensors.items()}
+        return clean(_stored(path))
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {path}: {error}") from error
 
@@ -199,6 +195,15 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             return {name: file[name] for name in file.files if name != _METADATA}
     except DAMAGED_ZIP as error:
         raise CheckpointError(f"is an .npz file that cannot be read ({error})") from error
+
+
+def clean(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tensors without DataParallel's prefix, finite, floating-point ones as float32; else a `CheckpointError`."""
+    tensors = _strip_prefix(tensors)
+    if not tensors:
+        raise CheckpointError("holds no tensors")
+    _check_finite(tensors)
+    return {name: _float32(name, tensor) for name, tensor in tensors.items()}
 
 
 def _strip_prefix(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

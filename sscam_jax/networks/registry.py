@@ -14,6 +14,8 @@ from jaxtyping import Array, Float, Key
 
 from sscam_jax import convert
 from sscam_jax.convert import rules
+from sscam_jax.convert.archives import unnested
+from sscam_jax.convert.read import clean
 from sscam_jax.networks.network import Network, cut, stage_names, template
 from sscam_jax.networks.resnet import RESNET18
 from sscam_jax.networks.squeezenet import SQUEEZENET1_0, SQUEEZENET1_1
@@ -205,7 +207,8 @@ def load(
         layer: where it is cut, under torchvision's module path; None: the layer that the paper explains.
         checkpoint: None for the network's default known checkpoint, another known checkpoint's name, an
             address, a file (torchvision's names in .pth, .safetensors, .npz or .pkl, or a converted file), or
-            a mapping: arrays by torchvision's names, or parameters as this function returns them.
+            a mapping: arrays or PyTorch tensors by torchvision's names (nested under "state_dict" or prefixed
+            `module.` as in a file), or parameters as this function returns them.
         num_classes: how many logits the checkpoint has.
 
     Returns:
@@ -227,7 +230,11 @@ def load(
     network = _network(name)
     apply = cut(network, num_classes, layer)
     if isinstance(checkpoint, Mapping):
-        tensors = {key: _array(tensor) for key, tensor in rules.flatten(checkpoint).items()}
+        checkpoint = unnested(checkpoint)
+        try:
+            tensors = clean({key: _array(tensor) for key, tensor in rules.flatten(checkpoint).items()})
+        except convert.CheckpointError as error:
+            raise convert.CheckpointError(f"the mapping: {error}") from error
         ours = any(isinstance(value, Mapping) for value in checkpoint.values())
         params = _fill(tensors, network, num_classes, "the mapping", ours)
     else:
