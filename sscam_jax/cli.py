@@ -235,7 +235,7 @@ def explain(
             write(f"{'method':<12}  {'passes':>10}  {'seconds':>9}  {'memory':>9}")
             for name, passes, seconds, size in request.estimate(apply, params, files, settings):
                 memory = "unknown" if size is None else f"{size / 2**20:.0f} MiB"
-                write(f"{name:<12}  {passes:>10,}  {seconds:>9.1f}  {memory:>9}")
+                write(f"{name:<12}  {passes:>10,}  {seconds:>9.3g}  {memory:>9}")
             return
         table = None if json else Table([file.name for file in files], method)
         done, failed = _collect(work.explain(apply, params, files, out, settings), table)
