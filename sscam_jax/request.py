@@ -196,6 +196,7 @@ def estimate(apply: Apply, params: Params, paths: Sequence[pathlib.Path], settin
                 yield Estimate(name, passes, 3 * passes * one.seconds / one.passes, one.bytes)
                 continue
             samples = 1 if name == "score-cam" else method.run.keywords["n_samples"]  # type: ignore[attr-defined]
-            one = cams.cost(apply, params, images, n_samples=samples, chunk_size=settings.chunk_size)
+            run: dict[str, Any] = {option: method.run.keywords[option] for option in ("chunk_size", "devices")}  # type: ignore[attr-defined]
+            one = cams.cost(apply, params, images, n_samples=samples, **run)
             passes = min(one.passes, settings.budget or one.passes)
             yield Estimate(name, maps * passes, maps * passes * one.seconds / one.passes, one.bytes)

@@ -175,3 +175,13 @@ def test_budget_keeps_the_channels_of_largest_variance():
     second = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=KEY, preset="algorithm1", n_samples=4, budget=7)
     # One noisy pass and the second pass for each of three channels, the zeros image, the image itself.
     assert second.passes.tolist() == [3 * 2 + 2] * 2
+
+
+@pytest.mark.parametrize("count", [None, 4])
+def test_cost_counts_what_is_then_run(count):
+    devices = None if count is None else jax.devices()[:count]
+    dead = PARAMS | dict(conv=PARAMS["conv"].at[:, 4:].set(0.0))
+    cost = sscam.cost(toy.MLP, dead, IMAGES, n_samples=3, chunk_size=4, devices=devices)
+    saliency = sscam.ss_cam(toy.MLP, dead, IMAGES, LABELS, key=KEY, n_samples=3, chunk_size=4, devices=devices)
+    assert cost.passes == saliency.passes.sum() == 2 * (4 * 3 + 1)
+    assert cost.seconds > 0 and cost.bytes > IMAGES[0].nbytes

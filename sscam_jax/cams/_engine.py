@@ -93,7 +93,7 @@ class Cost(NamedTuple):
     Attributes:
         passes: forward passes of the network, all images together.
         seconds: what these passes take here, in chunks, without compilation, masks and noise.
-        bytes: the memory that a chunk's pass takes, parameters included; None where the device does not say.
+        bytes: the memory that a chunk's pass takes on a device, parameters included; None where it does not say.
     """
 
     passes: int
@@ -108,6 +108,7 @@ def cost(
     *,
     n_samples: int = 1,
     chunk_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Cost:
     """Passes, seconds and memory of `score_cam` (N = 1) or `ss_cam` before it runs: one chunk is run and timed.
 
@@ -120,6 +121,7 @@ def cost(
         images: [b, *space, c_in], as the network takes them.
         n_samples: N.
         chunk_size: as it will be run.
+        devices: as it will be run.
 
     Returns:
         The `Cost`.
@@ -139,12 +141,16 @@ def cost(
     activations, _ = apply.features(params, images)
     axes = tuple(range(1, activations.ndim - 1))
     passes = int((activations.max(axes) > activations.min(axes)).sum()) * n_samples + images.shape[0]
-    inputs = jnp.broadcast_to(images[:1], (chunk, *images.shape[1:]))
+    inputs = jnp.broadcast_to(images[:1], (chunk * len(devices or (0,)), *images.shape[1:]))
+    if devices is not None:
+        mesh = Mesh(np.array(devices), ("inputs",))
+        params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+        inputs = jax.device_put(inputs, NamedSharding(mesh, PartitionSpec("inputs")))
     compiled = jax.jit(apply).lower(params, inputs).compile()
     jax.block_until_ready(compiled(params, inputs))
     began = time.perf_counter()
     jax.block_until_ready(compiled(params, inputs))
-    seconds = (time.perf_counter() - began) / chunk * passes
+    seconds = (time.perf_counter() - began) / inputs.shape[0] * passes
     sizes = compiled.memory_analysis()
     memory = sizes and sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
     return Cost(passes, seconds, memory)
