@@ -19,11 +19,11 @@ from sscam_jax.cams.presets import ALLOWED, Choices
 from sscam_jax.types import Apply, Params, Saliency
 
 # Larger chunks fall out of a CPU's cache; an accelerator is full long before this many inputs.
-_CPU_CHUNK, _LARGEST_CHUNK = 16, 512
+_CPU_CHUNK, _LARGEST_CHUNK = 4, 512
 
 
 def auto_chunk(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) -> int:
-    """Network inputs at once for this device: 16 on CPU, else what fits in half of the memory, a power of two."""
+    """Network inputs at once for this device: 4 on CPU, else what fits in half of the memory, a power of two."""
     device = jax.devices()[0]
     memory = (device.memory_stats() or {}).get("bytes_limit", 0) if device.platform != "cpu" else 0
     if not memory:

@@ -1,6 +1,7 @@
 """SqueezeNet 1.0 and 1.1 (Iandola et al., arXiv 1602.07360), as in torchvision: pools in ceil mode."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,23 @@ _PLANS: dict[str, tuple[str | tuple[int, int], ...]] = {
     + ((48, 192), (48, 192), (64, 256), (64, 256)),
 }
 _STEMS = {"1.0": (96, 7), "1.1": (64, 3)}  # width and kernel size of the first convolution
+
+
+class EvenConv(nnx.Conv):
+    """A convolution by an odd kernel at stride 2, without padding, computed as one by an even kernel.
+
+    A row and a column of zeros after the kernel's last, and of zero pixels after the image's last, change no
+    output; XLA's CPU backend takes two thirds of the time for a kernel of 8 by 8 that it takes for 7 by 7.
+    """
+
+    def __call__(
+        self, inputs: Float[Array, "b height width c_in"], out_sharding: Any = None
+    ) -> Float[Array, "b h w c"]:
+        kernel = jnp.pad(self.kernel[...], ((0, 1), (0, 1), (0, 0), (0, 0)))
+        layout = ("NHWC", "HWIO", "NHWC")
+        y = jax.lax.conv_general_dilated(inputs, kernel, (2, 2), [(0, 1), (0, 1)], dimension_numbers=layout)
+        assert self.bias is not None
+        return y + self.bias[...].reshape(1, 1, 1, -1)
 
 
 class Fire(nnx.Module):
@@ -40,7 +58,8 @@ class SqueezeNet1_0(nnx.Module):
 
     def __init__(self, num_classes: int, rngs: nnx.Rngs) -> None:
         c_in, size = _STEMS[self.version]
-        stem = nnx.Conv(3, c_in, (size, size), 2, padding="VALID", rngs=rngs)
+        conv = EvenConv if size == 7 else nnx.Conv
+        stem = conv(3, c_in, (size, size), 2, padding="VALID", rngs=rngs)
         features: dict[str, nnx.Module] = {"0": stem}
         for index, widths in enumerate(_PLANS[self.version], start=2):
             if not isinstance(widths, str):
