@@ -263,7 +263,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     images = sscam.preprocess(arguments.image)
     options = {
-        name: str(value) if isinstance(value, pathlib.Path) else value for name, value in vars(arguments).items()
+        name: value.name if isinstance(value, pathlib.Path) else value for name, value in vars(arguments).items()
     }
     report = dict(arguments=options, machine=machine(), networks=[])
     for name in arguments.models:
