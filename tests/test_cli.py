@@ -128,7 +128,8 @@ def test_noise_depends_on_the_seed_and_not_on_the_company(photo, squeezenet, tmp
     Image.new("RGB", (20, 20), "red").save(tmp_path / "a.png")
     alone = _raw(photo, *squeezenet)
     together = _raw(tmp_path / "a.png", photo, *squeezenet, "--chunk-size", 5)
-    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-6)
+    # Sums of terms up to 3 in size, in float32: chunks of another size are added up in another order.
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=3e-5)
     assert np.abs(_raw(photo, *squeezenet, "--seed", 1) - alone).max() > 1e-4
     assert np.abs(_raw(photo, *squeezenet, "--sigma", 1) - alone).max() > 1e-4
 
