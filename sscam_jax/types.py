@@ -85,3 +85,22 @@ class Saliency(NamedTuple):
     logits: Float[Array, "b n"]
     flat: Bool[Array, " b"]
     passes: Int[Array, " b"]
+
+
+class Batch(NamedTuple):
+    """Images of a data set with what is known of them; NumPy arrays on the host, or JAX arrays.
+
+    Attributes:
+        images: as the network takes them; zero where `mask` is false.
+        labels: the class index that the data set gives, -1 where it gives none.
+        boxes: k boxes an image, y0, x0, y1, x1 as shares of the input's height and width, in [0, 1] and of positive
+            area; a row of -1 holds no box.
+        ids: the image's position in the data set, -1 for padding. An image's noise hangs on it.
+        mask: false for the padding that fills the last batch, and for images that can't be read.
+    """
+
+    images: Float[Array | np.ndarray, "b *space c_in"]
+    labels: Int[Array | np.ndarray, " b"]
+    boxes: Float[Array | np.ndarray, "b k 4"]
+    ids: Int[Array | np.ndarray, " b"]
+    mask: Bool[Array | np.ndarray, " b"]
