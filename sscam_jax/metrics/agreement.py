@@ -106,11 +106,14 @@ def spearman(a: Float[Array, "..."], b: Float[Array, "..."], *, spatial_axes: in
 
 def _local_mean(values: Float[Array, "..."], spatial_axes: int) -> Float[Array, "..."]:
     """Means under the Gaussian window, where it fits in whole."""
-    taps = [jnp.exp(-0.5 * (i / _WINDOW_SIGMA) ** 2) for i in range(-_WINDOW_RADIUS, _WINDOW_RADIUS + 1)]
-    total = sum(taps)
+    offsets = jnp.arange(-_WINDOW_RADIUS, _WINDOW_RADIUS + 1, dtype=jnp.float32)
+    window = jax.nn.softmax(-0.5 * (offsets / _WINDOW_SIGMA) ** 2)
     for axis in range(values.ndim - spatial_axes, values.ndim):
         length = values.shape[axis] - 2 * _WINDOW_RADIUS
-        values = sum(tap / total * jax.lax.slice_in_dim(values, i, i + length, axis=axis) for i, tap in enumerate(taps))
+        total = jnp.zeros_like(jax.lax.slice_in_dim(values, 0, length, axis=axis))
+        for i, weight in enumerate(window):
+            total = total + weight * jax.lax.slice_in_dim(values, i, i + length, axis=axis)
+        values = total
     return values
 
 
