@@ -1,7 +1,25 @@
-"""Photographs to arrays, and the names of ImageNet's classes."""
+"""Photographs to arrays, data sets to batches, and the names of ImageNet's classes."""
 
 from sscam_jax.data.find import demo_photographs, find_images
 from sscam_jax.data.imagenet import class_index, class_name
+from sscam_jax.data.loader import Batches, Problem, batches
 from sscam_jax.data.preprocess import open_image, preprocess
+from sscam_jax.data.registry import source
+from sscam_jax.data.sources import Example, Source, listed, subset
 
-__all__ = ["class_index", "class_name", "demo_photographs", "find_images", "open_image", "preprocess"]
+__all__ = [
+    "Batches",
+    "Example",
+    "Problem",
+    "Source",
+    "batches",
+    "class_index",
+    "class_name",
+    "demo_photographs",
+    "find_images",
+    "listed",
+    "open_image",
+    "preprocess",
+    "source",
+    "subset",
+]

@@ -11,10 +11,15 @@ import importlib.resources
 
 
 @functools.cache
-def _names() -> tuple[tuple[str, ...], ...]:
+def synsets() -> dict[str, str]:
+    """From each class's WordNet id to its names in one text, in the order of the indices."""
     text = importlib.resources.files("sscam_jax.data").joinpath("imagenet_classes.txt").read_text("utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    return tuple(tuple(line.split("\t")[1].split(", ")) for line in lines)
+    return dict(line.split("\t") for line in text.splitlines() if not line.startswith("#"))
+
+
+@functools.cache
+def _names() -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(names.split(", ")) for names in synsets().values())
 
 
 @functools.cache

@@ -13,12 +13,12 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import IO, Literal
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 MEAN = (0.485, 0.456, 0.406)
 """ImageNet's mean of red, green and blue, in [0, 1]."""
@@ -108,29 +108,58 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     References:
         Pillow's handbook, Concepts: modes.
     """
-    with _named(str(pathlib.Path(path))), Image.open(path) as image:
-        return _upright_rgb(image)
+    image, _, _ = open_stored(path, str(pathlib.Path(path)))
+    return image
+
+
+def open_stored(file: str | os.PathLike[str] | IO[bytes], name: str) -> tuple[Image.Image, tuple[int, int], int]:
+    """An image as `open_image` gives it, with the stored width and height and the EXIF orientation, 1 to 8."""
+    with _named(name), Image.open(file) as image:
+        stored, orientation = image.size, image.getexif().get(ExifTags.Base.Orientation, 1)
+        return _upright_rgb(image), stored, orientation if orientation in range(1, 9) else 1
 
 
 def _squash(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR)
 
 
-def _crop(image: Image.Image, size: int) -> Image.Image:
+def crop_window(width: int, height: int, size: int) -> tuple[int, int, int, int]:
+    """Where fit "crop" looks: the resized image's width and height, and the window's left and top in it."""
     # The rounding is torchvision's: the longer side truncated, the margin rounded half to even.
-    short, (width, height) = round(size * 256 / 224), image.size
+    short = round(size * 256 / 224)
     if width <= height:
         width, height = short, int(short * height / width)
     else:
         width, height = int(short * width / height), short
+    return width, height, round((width - size) / 2), round((height - size) / 2)
+
+
+def _crop(image: Image.Image, size: int) -> Image.Image:
+    width, height, left, top = crop_window(image.width, image.height, size)
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
         raise ValueError(
             f"an image of {image.width}×{image.height} pixels is too narrow for fit 'crop': enlarged to "
             f"{width}×{height} it passes the limit of {Image.MAX_IMAGE_PIXELS} pixels; choose fit 'squash'"
         )
     image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
     return image.crop((left, top, left + size, top + size))
+
+
+_FITS = {"squash": _squash, "crop": _crop}
+
+
+def check_fit(size: int, fit: str) -> None:
+    """Raise the ValueError of `preprocess` for a `size` or `fit` that is not possible."""
+    if fit not in _FITS:
+        raise ValueError(f"fit '{fit}' is not known; choose from {', '.join(map(repr, _FITS))}")
+    if size < 1:
+        raise ValueError(f"size is {size}, expected at least 1 pixel")
+
+
+def fitted(image: Image.Image, size: int, fit: str) -> Float[np.ndarray, "{size} {size} 3"]:
+    """An upright RGB image as a network takes it, in NumPy."""
+    pixels = np.asarray(_FITS[fit](image, size), np.float32)
+    return (pixels / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
 
 
 def preprocess(
@@ -163,15 +192,11 @@ def preprocess(
     References:
         Krizhevsky, Sutskever and Hinton, ImageNet Classification with Deep CNNs (NeurIPS 2012), section 2.
     """
-    fits = {"squash": _squash, "crop": _crop}
-    if fit not in fits:
-        raise ValueError(f"fit '{fit}' is not known; choose from {', '.join(map(repr, fits))}")
-    if size < 1:
-        raise ValueError(f"size is {size}, expected at least 1 pixel")
+    check_fit(size, fit)
     given = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
     if not given:
         raise ValueError("no images: expected a path, a PIL image or a sequence of at least one of them")
-    pixels = np.empty((len(given), size, size, 3), np.float32)
+    arrays = np.empty((len(given), size, size, 3), np.float32)
     for i, one in enumerate(given):
         if not isinstance(one, Image.Image):
             one = open_image(one)
@@ -179,5 +204,5 @@ def preprocess(
             raise ValueError(f"image {i} is empty: {one.width}×{one.height} pixels")
         with _named(f"image {i}"):
             upright = _upright_rgb(one)
-        pixels[i] = np.asarray(fits[fit](upright, size))
-    return jnp.asarray((pixels / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32))
+        arrays[i] = fitted(upright, size, fit)
+    return jnp.asarray(arrays)

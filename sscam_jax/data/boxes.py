@@ -1,0 +1,77 @@
+"""Boxes brought through the same turn, resize and crop as their image.
+
+An edge is a line between pixels: the whole of a stored image of w × h pixels is the box 0, 0, h, w.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from sscam_jax.data.preprocess import crop_window
+
+# A box may stick out by this much: annotations count from 0 or 1, and a last pixel in or out.
+_SLACK = 1.0
+
+
+def turned(boxes: Float[np.ndarray, "k 4"], width: int, height: int, orientation: int) -> Float[np.ndarray, "k 4"]:
+    """Boxes of a stored image, y0, x0, y1, x1 in its pixels, in the image that its EXIF orientation makes upright."""
+    y0, x0, y1, x1 = boxes.T
+    if orientation in (2, 3, 7, 8):
+        x0, x1 = width - x1, width - x0
+    if orientation in (3, 4, 6, 7):
+        y0, y1 = height - y1, height - y0
+    if orientation >= 5:
+        y0, x0, y1, x1 = x0, y0, x1, y1
+    return np.stack([y0, x0, y1, x1], axis=1)
+
+
+def _both(vertical: float, horizontal: float) -> Float[np.ndarray, "4"]:
+    """One value for each edge of a box."""
+    return np.array([vertical, horizontal, vertical, horizontal], np.float32)
+
+
+def fitted_boxes(
+    boxes: Float[np.ndarray, "k 4"], width: int, height: int, orientation: int, size: int, fit: str
+) -> tuple[Float[np.ndarray, "j 4"], list[str]]:
+    """Boxes as the network sees them, and what became of those that it can't see.
+
+    Args:
+        boxes: y0, x0, y1, x1 in pixels of the stored image, before it is turned upright.
+        width: of the stored image, in pixels.
+        height: of the stored image, in pixels.
+        orientation: its EXIF orientation, 1 to 8.
+        size: the side of the network's input, in pixels.
+        fit: "squash" or "crop", as in `preprocess`.
+
+    Returns:
+        The boxes y0, x0, y1, x1 as shares of the input, in [0, 1], each of positive area; and a sentence for
+        each that is missing, or that was cut because it reached beyond the image.
+    """
+    problems = []
+    ends = _both(height, width)
+    kept = []
+    for box in boxes:
+        text = f"box {', '.join(f'{edge:g}' for edge in box)} (y0, x0, y1, x1)"
+        inside = np.clip(box, np.float32(0), ends)
+        if not (box[2] > box[0] and box[3] > box[1]):
+            problems.append(f"{text} has no area: dropped")
+        elif not (inside[2] > inside[0] and inside[3] > inside[1]):
+            problems.append(f"{text} lies outside the image of {width}×{height} pixels: dropped")
+        else:
+            if np.abs(inside - box).max() > _SLACK:
+                problems.append(f"{text} reaches beyond the image of {width}×{height} pixels: clipped")
+            kept.append((inside, text))
+    if not kept:
+        return np.zeros((0, 4), np.float32), problems
+    upright = turned(np.stack([box for box, _ in kept]), width, height, orientation)
+    if orientation >= 5:
+        width, height = height, width
+    if fit == "crop":
+        wide, high, left, top = crop_window(width, height, size)
+        scale, margin = _both(high / height, wide / width), _both(top, left)
+        shares = np.clip((upright * scale - margin) / np.float32(size), np.float32(0), np.float32(1))
+    else:
+        shares = upright / _both(height, width)
+    seen = (shares[:, 2] > shares[:, 0]) & (shares[:, 3] > shares[:, 1])
+    texts = [text for _, text in kept]
+    problems += [f"{text} is outside the crop: dropped" for text, there in zip(texts, seen, strict=True) if not there]
+    return shares[seen], problems

@@ -1,0 +1,211 @@
+"""Data sets in the folders that their authors ship: ImageNet's validation images, PASCAL VOC 2007, Stanford40."""
+
+import importlib
+import pathlib
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from sscam_jax.data.imagenet import synsets
+from sscam_jax.data.sources import Example, Source, listed
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""The classes of PASCAL VOC in the order of their indices."""
+
+Boxes = Float[np.ndarray, "k 4"]
+
+
+class Annotation(NamedTuple):
+    """What an XML file in PASCAL's form says of an image."""
+
+    size: tuple[int, int] | None
+    objects: tuple[tuple[str, bool, tuple[float, float, float, float]], ...]  # class, difficult, y0 x0 y1 x1
+
+    def boxes(self, name: str, first: int) -> Boxes:
+        """The boxes of a class without the difficult ones; `first` is the number of an image's first pixel."""
+        edges = [box for what, difficult, box in self.objects if what == name and not difficult]
+        return np.array(edges, np.float32).reshape(-1, 4) - np.array([first, first, 0, 0], np.float32)
+
+
+def read_annotation(file: pathlib.Path, *, name: str = "name") -> Annotation | str:
+    """The annotation, or why there is none; `name` is the element that holds an object's class."""
+
+    def number(element: ElementTree.Element, path: str) -> float:
+        text = element.findtext(path)
+        if text is None:
+            raise ValueError(f"it has no '{path}'")
+        return float(text)
+
+    try:
+        root = ElementTree.parse(file).getroot()
+        objects = tuple(
+            (
+                (each.findtext(name) or "").strip(),
+                (each.findtext("difficult") or "0").strip() == "1",
+                tuple(number(each, f"bndbox/{edge}") for edge in ("ymin", "xmin", "ymax", "xmax")),
+            )
+            for each in root.iter("object")
+        )
+        size = None
+        if root.find("size") is not None:
+            size = int(number(root, "size/height")), int(number(root, "size/width"))
+    except FileNotFoundError:
+        return f"its annotation {file.name} is missing"
+    except (ElementTree.ParseError, ValueError) as error:
+        return f"its annotation {file.name} is damaged: {error}"
+    if not objects:
+        return f"its annotation {file.name} holds no object"
+    return Annotation(size if size != (0, 0) else None, objects)  # type: ignore[arg-type]  # tuples of four
+
+
+def _first_folder(root: pathlib.Path, *choices: str) -> pathlib.Path:
+    for choice in choices:
+        if (root / choice).is_dir():
+            return root / choice
+    raise ValueError(f"'{root}' holds no folder {' or '.join(map(repr, choices))}")
+
+
+def _synsets(root: pathlib.Path) -> dict[str, str]:
+    """From WordNet id to names, in the order of the class indices: the folder's list, or else the usual one."""
+    for name in ("synset_words.txt", "LOC_synset_mapping.txt"):
+        if (root / name).is_file():
+            lines = (root / name).read_text("utf-8").splitlines()
+            return {wnid: words.strip() for wnid, _, words in (line.partition(" ") for line in lines) if wnid}
+    return synsets()
+
+
+def _ground_truth(root: pathlib.Path) -> tuple[str, ...]:
+    """The WordNet id of every validation image as the development kit gives it; empty without a kit."""
+    for folder in (root, root / "ILSVRC2012_devkit_t12" / "data"):
+        file, meta = folder / "ILSVRC2012_validation_ground_truth.txt", folder / "meta.mat"
+        if file.is_file():
+            if not meta.is_file():
+                raise ValueError(f"'{file}' counts classes in an order that '{meta}' holds, which is missing")
+            table = importlib.import_module("scipy.io").loadmat(meta, squeeze_me=True)["synsets"]
+            wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in table}
+            return tuple(wnids[int(number)] for number in file.read_text().split())
+    return ()
+
+
+def ilsvrc2012(root: pathlib.Path) -> Source:
+    """ILSVRC-2012's validation images with the boxes of their class.
+
+    The class is that of the folder (`val/n01440764/…`), of the development kit's ground truth, or of the boxes'
+    annotation, whichever is there.
+
+    Args:
+        root: the folder of `val/` and `bbox/val/`, or Kaggle's of `ILSVRC/`.
+
+    Returns:
+        The data set, in the order of the files' names.
+
+    Raises:
+        ValueError: the folder is not laid out so, or a class is not one of the list.
+    """
+    images = _first_folder(root, "val", "ILSVRC/Data/CLS-LOC/val")
+    annotations = [root / folder for folder in ("bbox/val", "ILSVRC/Annotations/CLS-LOC/val")]
+    annotated = next((folder for folder in annotations if folder.is_dir()), None)
+    words = _synsets(root)
+    index = {wnid: i for i, wnid in enumerate(words)}
+    truth = _ground_truth(root)
+    files = sorted((*images.glob("*.JPEG"), *images.glob("n*/*.JPEG")), key=lambda file: file.name)
+    examples = []
+    for file in files:
+        given = annotated and read_annotation(annotated / f"{file.stem}.xml")
+        number = int(file.stem.rpartition("_")[2]) if truth else 0
+        if file.parent != images:
+            wnid = file.parent.name
+        elif truth:
+            wnid = truth[number - 1]
+        else:
+            wnid = given.objects[0][0] if isinstance(given, Annotation) else ""
+        if wnid and wnid not in index:
+            raise ValueError(f"class '{wnid}' of {file.name} is not among the {len(index)} classes of the list")
+        example = Example(file.stem, file, index[wnid] if wnid else -1)
+        if isinstance(given, Annotation):
+            example = example._replace(boxes=given.boxes(wnid, 0), size=given.size)
+        examples.append(example._replace(problem=given) if isinstance(given, str) else example)
+    return listed("ilsvrc2012", tuple(words.values()), examples)
+
+
+def voc2007(root: pathlib.Path, split: str = "trainval") -> Source:
+    """PASCAL VOC 2007: an example for each class that an image shows, with the boxes of that class.
+
+    Objects marked difficult are left out, as the challenge's own evaluation does.
+
+    Args:
+        root: the folder `VOCdevkit`, or the one above or below it.
+        split: a list of `ImageSets/Main`: "trainval", "train", "val" or "test".
+
+    Returns:
+        The data set, in the list's order, classes in the order of their indices.
+
+    Raises:
+        ValueError: the folder is not laid out so, or holds no such split.
+    """
+    folder = next((each for each in (root, root / "VOC2007", root / "VOCdevkit" / "VOC2007") if _is_voc(each)), None)
+    if folder is None:
+        raise ValueError(f"'{root}' holds no folder 'VOC2007' with 'ImageSets/Main'")
+    lists = {file.stem: file for file in (folder / "ImageSets" / "Main").glob("*.txt") if "_" not in file.stem}
+    if split not in lists:
+        raise ValueError(f"split '{split}' is not one of voc2007 in '{root}'; choose from {_quoted(lists)}")
+    examples = []
+    for stem in lists[split].read_text().split():
+        image = folder / "JPEGImages" / f"{stem}.jpg"
+        given = read_annotation(folder / "Annotations" / f"{stem}.xml")
+        if isinstance(given, str):
+            examples.append(Example(stem, image, problem=given))
+            continue
+        for label, name in enumerate(VOC_CLASSES):
+            boxes = given.boxes(name, 1)
+            if len(boxes):
+                examples.append(Example(f"{stem}:{name}", image, label, boxes, given.size))
+    return listed(f"voc2007:{split}", VOC_CLASSES, examples)
+
+
+def _is_voc(folder: pathlib.Path) -> bool:
+    return (folder / "ImageSets" / "Main").is_dir()
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(names))) or "none: there is no list"
+
+
+def stanford40(root: pathlib.Path, split: str = "test") -> Source:
+    """Stanford 40 Actions: people, each with one box and what they do.
+
+    Args:
+        root: the folder of `JPEGImages`, `XMLAnnotations` and `ImageSplits`.
+        split: "train" or "test".
+
+    Returns:
+        The data set, action by action in alphabetical order.
+
+    Raises:
+        ValueError: the folder is not laid out so, or holds no such split.
+    """
+    lists = _first_folder(root, "ImageSplits")
+    files = sorted(lists.glob("*_*.txt"), key=lambda file: file.name)
+    splits = {file.stem.rpartition("_")[2] for file in files}
+    if split not in splits:
+        raise ValueError(f"split '{split}' is not one of stanford40 in '{root}'; choose from {_quoted(splits)}")
+    actions = tuple(sorted({file.stem.rpartition("_")[0] for file in files}))
+    examples = []
+    for label, action in enumerate(actions):
+        file = lists / f"{action}_{split}.txt"
+        for name in file.read_text().split() if file.is_file() else ():
+            stem = pathlib.Path(name).stem
+            example = Example(stem, root / "JPEGImages" / name, label)
+            given = read_annotation(root / "XMLAnnotations" / f"{stem}.xml", name="action")
+            if isinstance(given, str):
+                example = example._replace(problem=given)
+            else:
+                example = example._replace(boxes=given.boxes(action, 1), size=given.size)
+            examples.append(example)
+    return listed(f"stanford40:{split}", actions, examples)

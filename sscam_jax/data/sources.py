@@ -1,0 +1,156 @@
+"""Data sets as sequences of examples: images with what is known of them, in a fixed order."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+class Example(NamedTuple):
+    """An image of a data set, not yet read.
+
+    Attributes:
+        name: what the data set calls it, "ILSVRC2012_val_00000006"; with its class where an image has several,
+            "000005:chair".
+        image: the file, or a file's bytes.
+        label: the class index, -1 where the data set gives none.
+        boxes: the boxes of that class, y0, x0, y1, x1 in pixels of the stored image, before it is turned by its
+            EXIF orientation; edges are lines between pixels, so the whole of it is 0, 0, height, width. None where
+            the data set says nothing of the image.
+        size: height and width in pixels for which the boxes were drawn, None where the data set does not say.
+        problem: why the annotation is missing, "" where it is not.
+    """
+
+    name: str
+    image: pathlib.Path | bytes
+    label: int = -1
+    boxes: Float[np.ndarray, "k 4"] | None = None
+    size: tuple[int, int] | None = None
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source(Sequence[Example]):
+    """A data set, or a subset of one: a sequence of `Example`.
+
+    Attributes:
+        name: the data set and its split, "voc2007:trainval".
+        classes: the classes' names in the order of their indices, None where the labels are of no known list.
+        examples: the examples of the full data set; `examples[id]` belongs to a batch's id.
+        ids: which of them these are, in order.
+        most_boxes: how many boxes an example has at most; 0 if the data set has none.
+        has_labels: whether the data set gives labels.
+        digest: a hash of what determines the full data set.
+
+    Example:
+        >>> files = listed("folder", None, [Example("a", pathlib.Path("a.jpg")), Example("b", pathlib.Path("b.jpg"))])
+        >>> len(files), files[1].name, files.has_boxes
+        (2, 'b', False)
+    """
+
+    name: str
+    classes: tuple[str, ...] | None
+    examples: Sequence[Example]
+    ids: Int[np.ndarray, " n"]
+    most_boxes: int
+    has_labels: bool
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # slices are not needed
+        return self.examples[int(self.ids[index])]
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether the data set gives boxes."""
+        return self.most_boxes > 0
+
+    def fingerprint(self) -> str:
+        """A short hash of what determines the data: names, labels, boxes and file sizes, wherever the files lie."""
+        return _hash(self.digest, self.ids.astype("<i8").tobytes())
+
+
+def _hash(*parts: str | bytes) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(len(data).to_bytes(8, "little") + data)
+    return total.hexdigest()[:16]
+
+
+def _file_size(image: pathlib.Path | bytes) -> int:
+    if isinstance(image, bytes):
+        return len(image)
+    return image.stat().st_size if image.is_file() else -1
+
+
+def listed(name: str, classes: tuple[str, ...] | None, examples: Sequence[Example]) -> Source:
+    """A data set whose examples are all known beforehand.
+
+    Args:
+        name: the data set and its split.
+        classes: the classes' names, None where the labels are of no known list.
+        examples: the examples.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: there is no example.
+    """
+    if not examples:
+        raise ValueError(f"data set '{name}' is empty: expected at least one image")
+    facts: list[str | bytes] = [repr(classes)]
+    for example in examples:
+        facts.append(f"{example.name}\n{example.label}\n{_file_size(example.image)}\n{example.size}")
+        facts.append(b"none" if example.boxes is None else example.boxes.astype("<f4").tobytes())
+    return Source(
+        name=name,
+        classes=classes,
+        examples=tuple(examples),
+        ids=np.arange(len(examples)),
+        most_boxes=max(0 if example.boxes is None else len(example.boxes) for example in examples),
+        has_labels=any(example.label >= 0 for example in examples),
+        digest=_hash(*facts),
+    )
+
+
+def subset(source: Source, limit: int | None, seed: int) -> Source:
+    """A random part of a data set: the first `limit` of an order that only the seed determines.
+
+    A larger limit of the same seed adds examples and keeps those of a smaller one, and an example keeps its id,
+    its position in the full data set.
+
+    Args:
+        source: the data set.
+        limit: how many examples; None, or more than there are: all of them, in the data set's own order.
+        seed: which random order, 0 to 2³² − 1.
+
+    Returns:
+        The subset.
+
+    Raises:
+        ValueError: `limit` or `seed` is not a possible one.
+
+    Example:
+        >>> letters = listed("letters", None, [Example(letter, b"") for letter in "abcdef"])
+        >>> [example.name for example in subset(letters, 3, 0)]
+        ['f', 'c', 'b']
+        >>> [example.name for example in subset(letters, 4, 0)]
+        ['f', 'c', 'b', 'd']
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}, expected at least 1 image")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}, expected 0 to {2**32 - 1}")
+    if limit is None or limit >= len(source):
+        return source
+    # RandomState, because its stream is the one that NumPy promises never to change.
+    order = np.random.RandomState(seed).permutation(len(source))[:limit]
+    return dataclasses.replace(source, ids=source.ids[order])
