@@ -1,0 +1,222 @@
+"""The metrics by name, and many of them measured at once."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+from jaxtyping import Array, Float, Int, Key
+
+from sscam_jax.metrics import curves, faithfulness, localization
+from sscam_jax.metrics.complexity import adcc, coherency, complexity, sparseness
+from sscam_jax.metrics.faithfulness import Confidence
+from sscam_jax.types import Apply, Params
+
+Explain = Callable[[Float[Array, "m b *space c"]], Float[Array, "m b *space"]]
+"""Runs every method again, each on its own inputs: inputs [m, b, *space, c] to maps [m, b, *space] in [0, 1]."""
+
+
+class Case(NamedTuple):
+    """What a metric may look at: a batch of images and the maps that the methods gave of it.
+
+    Attributes:
+        apply: the network.
+        params: its parameters.
+        images: as the network takes them.
+        labels: the class that the maps explain.
+        boxes: k boxes an image, y0, x0, y1, x1 as shares; a row of -1 holds no box.
+        maps: m methods' maps of each image, in [0, 1].
+        key: what random numbers are drawn from; the same key for every batch.
+        ids: an integer an image that its random numbers belong to.
+        explain: the methods run again, for metrics that do so (`Metric.reruns`).
+    """
+
+    apply: Apply
+    params: Params
+    images: Float[Array, "b *space c"]
+    labels: Int[Array, " b"]
+    boxes: Float[Array, "b k 4"]
+    maps: Float[Array, "m b *space"]
+    key: Key[Array, ""]
+    ids: Int[Array, " b"]
+    explain: Explain
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """What is known of a metric before it is measured.
+
+    Attributes:
+        name: as on the command line.
+        title: as in a table's head.
+        better: "higher" or "lower".
+        family: the property that it measures.
+        summary: one line.
+        unit: "%" or "", after its values.
+        needs_boxes: it is defined only for images with boxes, and NaN for others.
+        reruns: it runs the methods again, on other images.
+    """
+
+    name: str
+    title: str
+    better: Literal["higher", "lower"]
+    family: Literal["faithfulness", "localisation", "complexity", "robustness"]
+    summary: str
+    unit: Literal["%", ""] = ""
+    needs_boxes: bool = False
+    reruns: bool = False
+
+
+class _Run:
+    """One batch being measured: what several metrics share is computed when the first asks for it."""
+
+    def __init__(self, case: Case, chunk_size: int | None) -> None:
+        self.case = case
+        self.chunk_size = chunk_size
+        self.space = case.maps.ndim - 2
+        self._confidences: dict[str, Confidence] = {}
+
+    def seen(self, function: Callable[..., Any], **options: Any) -> Any:
+        """A function of the network, the images and the maps, with the case's arguments."""
+        apply, params, images, labels = self.case[:4]
+        return function(apply, params, images, labels, self.case.maps, chunk_size=self.chunk_size, **options)
+
+    def confidence(self, variant: str) -> Confidence:
+        if variant not in self._confidences:
+            self._confidences[variant] = self.seen(faithfulness.confidence, **_CONFIDENCES[variant])
+        return self._confidences[variant]
+
+    @functools.cached_property
+    def coherency(self) -> Float[Array, "m b"]:
+        explained = self.case.explain(faithfulness.explained_inputs(self.case.images, self.case.maps))
+        return coherency(self.case.maps, explained, spatial_axes=self.space)
+
+    @functools.cached_property
+    def complexity(self) -> Float[Array, "m b"]:
+        return complexity(self.case.maps, spatial_axes=self.space)
+
+
+_Values = Callable[[_Run], Float[Array, "m b"]]
+
+_CONFIDENCES: Mapping[str, Mapping[str, str]] = {
+    "": {},
+    "-pixel": dict(mask_space="pixel"),
+    "-top50": dict(keep="top50"),
+    "-authors": dict(protocol="authors"),
+}
+_SEEN = {
+    "": "M ⊙ the normalised image",
+    "-pixel": "M ⊙ the pixels: what is hidden is black",
+    "-top50": "the more important half of the pixels",
+    "-authors": "the thresholded map as a picture, largest logit: what the paper's Table 1 measured",
+}
+
+
+def _of_confidence(
+    function: Callable[[Confidence], Float[Array, "m b"]], variant: str, run: _Run
+) -> Float[Array, "m b"]:
+    return function(run.confidence(variant))
+
+
+def _confidence_rows() -> Iterator[tuple[Metric, _Values]]:
+    kinds: list[tuple[str, Literal["higher", "lower"], Callable[[Confidence], Float[Array, "m b"]]]] = [
+        ("drop", "lower", faithfulness.average_drop),
+        ("increase", "higher", faithfulness.average_increase),
+        ("gain", "higher", faithfulness.average_gain),
+    ]
+    for variant, seen in _SEEN.items():
+        for kind, better, function in kinds:
+            if (kind, variant) == ("gain", "-authors"):
+                continue  # the share of a missing probability: a logit lacks none
+            title = f"Average {kind.capitalize()}" + (f" ({variant[1:]})" if variant else "")
+            yield (
+                Metric(f"average-{kind}{variant}", title, better, "faithfulness", f"confidence given {seen}", "%"),
+                functools.partial(_of_confidence, function, variant),
+            )
+
+
+_ROWS: list[tuple[Metric, _Values]] = [
+    *_confidence_rows(),
+    (
+        Metric("insertion", "Insertion", "higher", "faithfulness", "area under the probability as pixels sharpen"),
+        lambda run: run.seen(curves.insertion).auc,
+    ),
+    (
+        Metric("deletion", "Deletion", "lower", "faithfulness", "area under the probability as pixels vanish"),
+        lambda run: run.seen(curves.deletion).auc,
+    ),
+    (
+        Metric("energy", "Energy in the box", "higher", "localisation", "energy-based pointing game", "%", True),
+        lambda run: localization.energy_in_box(run.case.maps, run.case.boxes),
+    ),
+    (
+        Metric(
+            "energy-over-area",
+            "Energy ÷ area",
+            "higher",
+            "localisation",
+            "energy in the box over the box's share of the image: chance is 1",
+            needs_boxes=True,
+        ),
+        lambda run: localization.energy_over_area(run.case.maps, run.case.boxes),
+    ),
+    (
+        Metric("pointing", "Pointing game", "higher", "localisation", "maximum inside a box, 15 pixels off", "%", True),
+        lambda run: localization.pointing_game(run.case.maps, run.case.boxes),
+    ),
+    (
+        Metric("complexity", "Complexity", "lower", "complexity", "mean of the map", "%"),
+        lambda run: run.complexity,
+    ),
+    (
+        Metric("sparseness", "Sparseness", "higher", "complexity", "Gini index of the map"),
+        lambda run: sparseness(run.case.maps, spatial_axes=run.space),
+    ),
+    (
+        Metric("coherency", "Coherency", "higher", "complexity", "correlation with its own map", "%", reruns=True),
+        lambda run: run.coherency,
+    ),
+    (
+        Metric("adcc", "ADCC", "higher", "complexity", "drop, coherency and complexity in one", "%", reruns=True),
+        lambda run: adcc(run.coherency, run.complexity, faithfulness.average_drop(run.confidence(""))),
+    ),
+]
+
+METRICS: Mapping[str, Metric] = {metric.name: metric for metric, _ in _ROWS}
+"""Every metric by its name on the command line."""
+
+_VALUES = {metric.name: values for metric, values in _ROWS}
+
+
+def measure(names: Iterable[str], case: Case, *, chunk_size: int | None = None) -> dict[str, Float[Array, "m b"]]:
+    """Measure several metrics on one batch; what they share is computed once.
+
+    Traceable by `jax.jit` with `names` and the case's functions fixed, but for metrics that run the methods again,
+    where that depends on `case.explain`. Everything is per image: batches and their order change rounding only.
+
+    Args:
+        names: of `METRICS`.
+        case: the batch.
+        chunk_size: network inputs held at once; None: what suits the device.
+
+    Returns:
+        A column [m, b] for each name, in their order; a metric of several thresholds gives one for each, `name@0.20`.
+
+    Raises:
+        ValueError: an unknown name, or arrays of the case that do not fit one another.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)))
+        >>> case = Case(apply, (), jnp.ones((1, 2, 2, 3)), jnp.array([0]), jnp.array([[[0.0, 0.0, 1.0, 0.5]]]),
+        ...             jnp.array([[[[1.0, 0.0], [1.0, 0.0]]]]), jax.random.key(0), jnp.array([0]), lambda x: x[..., 0])
+        >>> {name: values.tolist() for name, values in measure(["energy", "average-drop"], case).items()}
+        {'energy': [[100.0]], 'average-drop': [[0.0]]}
+    """
+    names = list(names)
+    for name in names:
+        if name not in METRICS:
+            raise ValueError(f"metric {name!r} is not known; choose from {', '.join(map(repr, METRICS))}")
+    run = _Run(case, chunk_size)
+    return {name: _VALUES[name](run) for name in names}
