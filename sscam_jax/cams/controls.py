@@ -25,7 +25,8 @@ _SIGMA = 0.25
 def _gaussian(shape: tuple[int, ...]) -> Float[Array, "*space"]:
     total = jnp.zeros(shape, jnp.float32)
     for axis, side in enumerate(shape):
-        offsets = ((jnp.arange(side, dtype=jnp.float32) + 0.5) / side - 0.5) / _SIGMA
+        # Odd numbers about 0: exactly as far on one side as on the other.
+        offsets = (2 * jnp.arange(side, dtype=jnp.float32) + 1 - side) / (2 * side * _SIGMA)
         total = total - 0.5 * jnp.expand_dims(offsets**2, [i for i in range(len(shape)) if i != axis])
     return ops.unit(jnp.exp(total)[None])[0]
 
