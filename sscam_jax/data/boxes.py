@@ -24,7 +24,7 @@ def turned(boxes: Float[np.ndarray, "k 4"], width: int, height: int, orientation
     return np.stack([y0, x0, y1, x1], axis=1)
 
 
-def _both(vertical: float, horizontal: float) -> Float[np.ndarray, "4"]:
+def _both(vertical: int | float, horizontal: int | float) -> Float[np.ndarray, "4"]:
     """One value for each edge of a box."""
     return np.array([vertical, horizontal, vertical, horizontal], np.float32)
 

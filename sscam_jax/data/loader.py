@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import gc
 import io
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -155,6 +156,9 @@ class Batches:
                 del batch
         finally:
             iterator.close()
+            del iterator
+            if self.workers:
+                gc.collect()  # Grain's iterator is part of a cycle, and holds the last batches' shared memory
 
 
 def batches(

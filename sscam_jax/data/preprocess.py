@@ -6,6 +6,7 @@ without an agreed white (floats, 32-bit integers) from its minimum to its maximu
 CMYK as Pillow converts them.
 """
 
+import io
 import os
 import pathlib
 import struct
@@ -13,7 +14,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -112,7 +113,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     return image
 
 
-def open_stored(file: str | os.PathLike[str] | IO[bytes], name: str) -> tuple[Image.Image, tuple[int, int], int]:
+def open_stored(file: str | os.PathLike[str] | io.BytesIO, name: str) -> tuple[Image.Image, tuple[int, int], int]:
     """An image as `open_image` gives it, with the stored width and height and the EXIF orientation, 1 to 8."""
     with _named(name), Image.open(file) as image:
         stored, orientation = image.size, image.getexif().get(ExifTags.Base.Orientation, 1)
