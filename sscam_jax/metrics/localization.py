@@ -11,7 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
 Maps = Float[Array, "*m b h w"]
 Boxes = Float[Array | np.ndarray, "b k 4"]
@@ -86,7 +86,7 @@ def box_mask(boxes: Boxes, shape: tuple[int, int]) -> Float[Array, "b h w"]:
     return jnp.max(rows[..., :, None] * columns[..., None, :], axis=1, initial=0.0)
 
 
-def _defined(values: Float[Array, "*m b"], boxes: Boxes) -> Float[Array, "*m b"]:
+def defined(values: Float[Array, "*m b"], boxes: Boxes) -> Float[Array, "*m b"]:
     """NaN for images without a box."""
     defined = jnp.broadcast_to(valid_boxes(boxes).any(-1), values.shape)
     return jnp.where(defined, values, jnp.nan)
@@ -122,7 +122,7 @@ def energy_in_box(maps: Maps, boxes: Boxes) -> Float[Array, "*m b"]:
     References:
         Wang et al., Score-CAM, CVPR Workshops 2020.
     """
-    return _defined(100 * _energy(maps, box_mask(boxes, (maps.shape[-2], maps.shape[-1]))), boxes)
+    return defined(100 * _energy(maps, box_mask(boxes, (maps.shape[-2], maps.shape[-1]))), boxes)
 
 
 @jax.jit
@@ -151,11 +151,11 @@ def energy_over_area(maps: Maps, boxes: Boxes) -> Float[Array, "*m b"]:
     area = masks.mean((-2, -1))
     energy = _energy(maps, masks)
     area = jnp.broadcast_to(jnp.where(area > 0, area, 1.0), energy.shape)
-    return _defined(energy / area, boxes)
+    return defined(energy / area, boxes)
 
 
 @jax.jit
-def pointing_game(maps: Maps, boxes: Boxes, *, tolerance: float | Float[Array, ""] = 15.0) -> Float[Array, "*m b"]:
+def pointing_game(maps: Maps, boxes: Boxes, *, tolerance: float | Num[Array, ""] = 15.0) -> Float[Array, "*m b"]:
     """Is the map's maximum in a box, or near one?
 
     A hit, if the centre of the largest pixel is at most `tolerance` away from a box. Where several pixels are equally
@@ -192,4 +192,4 @@ def pointing_game(maps: Maps, boxes: Boxes, *, tolerance: float | Float[Array, "
     largest = ((maps == top) & (top > 0)).astype(jnp.float32)
     count = largest.sum((-2, -1))
     share = (largest * jnp.broadcast_to(hits, maps.shape)).sum((-2, -1)) / jnp.maximum(count, 1.0)
-    return _defined(100 * share, boxes)
+    return defined(100 * share, boxes)
