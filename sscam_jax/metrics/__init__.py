@@ -1,5 +1,6 @@
 """Metrics of maps by the property that they measure: faithfulness, localisation, complexity, robustness, sanity."""
 
+from sscam_jax.metrics.agreement import pearson, spearman, ssim
 from sscam_jax.metrics.complexity import adcc, coherency, complexity, sparseness
 from sscam_jax.metrics.curves import Curve, deletion, insertion
 from sscam_jax.metrics.faithfulness import (
@@ -10,8 +11,11 @@ from sscam_jax.metrics.faithfulness import (
     confidence,
     explained_inputs,
 )
+from sscam_jax.metrics.imputation import Road, impute, road
 from sscam_jax.metrics.localization import box_mask, energy_in_box, energy_over_area, pointing_game, single_box
 from sscam_jax.metrics.registry import METRICS, Case, Metric, measure
+from sscam_jax.metrics.robustness import infidelity, max_sensitivity
+from sscam_jax.metrics.sanity import Similarity, cascade, cascading_randomisation, random_logit
 
 __all__ = [
     "METRICS",
@@ -19,11 +23,15 @@ __all__ = [
     "Confidence",
     "Curve",
     "Metric",
+    "Road",
+    "Similarity",
     "adcc",
     "average_drop",
     "average_gain",
     "average_increase",
     "box_mask",
+    "cascade",
+    "cascading_randomisation",
     "coherency",
     "complexity",
     "confidence",
@@ -31,9 +39,17 @@ __all__ = [
     "energy_in_box",
     "energy_over_area",
     "explained_inputs",
+    "impute",
+    "infidelity",
     "insertion",
+    "max_sensitivity",
     "measure",
+    "pearson",
     "pointing_game",
+    "random_logit",
+    "road",
     "single_box",
     "sparseness",
+    "spearman",
+    "ssim",
 ]

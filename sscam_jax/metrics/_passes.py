@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from sscam_jax.types import Apply, Params
 
@@ -63,9 +63,14 @@ def empty(maps: Float[Array, "m b *space"]) -> Bool[Array, "m b"]:
 
 
 def check_fit(images: Float[Array, "b *space c"], maps: Float[Array, "m b *space"]) -> None:
-    """Refuse maps that are not [m, b, *space] for images [b, *space, c]."""
-    if maps.shape[1:] != images.shape[:-1]:
+    """Refuse maps that are not [m, b, *space] for images [b, *space, c], or none."""
+    if maps.shape[1:] != images.shape[:-1] or 0 in maps.shape:
         raise ValueError(
             f"maps have shape {maps.shape} for images of shape {images.shape}, "
-            f"expected [m, {', '.join(map(str, images.shape[:-1]))}]: one map a method and image"
+            f"expected [m, {', '.join(map(str, images.shape[:-1]))}]: one map a method and image, at least one of each"
         )
+
+
+def each(key: Key[Array, ""], ids: Int[Array, " b"] | None, count: int) -> Key[Array, " b"]:
+    """A key for each image, from its id or else its position."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count, dtype=jnp.int32) if ids is None else ids)

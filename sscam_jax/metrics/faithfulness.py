@@ -162,8 +162,6 @@ def confidence(
     _choice("protocol", protocol, Protocol)
     check_fit(images, maps)
     m, b = maps.shape[:2]
-    if m == 0 or b == 0:
-        raise ValueError(f"maps have shape {maps.shape}, expected at least one method and one image")
 
     def inputs(chunk: Int[Array, " p"]) -> Float[Array, "p *space c"]:
         method, image = chunk // b, images[chunk % b]

@@ -10,10 +10,9 @@ from jaxtyping import Array, Float, Int, Key
 from sscam_jax.metrics import curves, faithfulness, localization
 from sscam_jax.metrics.complexity import adcc, coherency, complexity, sparseness
 from sscam_jax.metrics.faithfulness import Confidence
+from sscam_jax.metrics.imputation import Road, road
+from sscam_jax.metrics.robustness import Explain, infidelity, max_sensitivity
 from sscam_jax.types import Apply, Params
-
-Explain = Callable[[Float[Array, "m b *space c"]], Float[Array, "m b *space"]]
-"""Runs every method again, each on its own inputs: inputs [m, b, *space, c] to maps [m, b, *space] in [0, 1]."""
 
 
 class Case(NamedTuple):
@@ -74,6 +73,7 @@ class _Run:
         self.case = case
         self.chunk_size = chunk_size
         self.space = case.maps.ndim - 2
+        self.random: dict[str, Any] = dict(key=case.key, ids=case.ids)
         self._confidences: dict[str, Confidence] = {}
 
     def seen(self, function: Callable[..., Any], **options: Any) -> Any:
@@ -85,6 +85,10 @@ class _Run:
         if variant not in self._confidences:
             self._confidences[variant] = self.seen(faithfulness.confidence, **_CONFIDENCES[variant])
         return self._confidences[variant]
+
+    @functools.cached_property
+    def road(self) -> Road:
+        return self.seen(road, **self.random)
 
     @functools.cached_property
     def coherency(self) -> Float[Array, "m b"]:
@@ -146,6 +150,18 @@ _ROWS: list[tuple[Metric, _Values]] = [
         lambda run: run.seen(curves.deletion).auc,
     ),
     (
+        Metric("road-morf", "ROAD, most relevant first", "lower", "faithfulness", "probability without those pixels"),
+        lambda run: run.road.morf,
+    ),
+    (
+        Metric("road-lerf", "ROAD, least relevant first", "higher", "faithfulness", "probability without those pixels"),
+        lambda run: run.road.lerf,
+    ),
+    (
+        Metric("road", "ROAD", "higher", "faithfulness", "half the difference of the two orders: chance is 0"),
+        lambda run: run.road.combined,
+    ),
+    (
         Metric("energy", "Energy in the box", "higher", "localisation", "energy-based pointing game", "%", True),
         lambda run: localization.energy_in_box(run.case.maps, run.case.boxes),
     ),
@@ -179,6 +195,23 @@ _ROWS: list[tuple[Metric, _Values]] = [
     (
         Metric("adcc", "ADCC", "higher", "complexity", "drop, coherency and complexity in one", "%", reruns=True),
         lambda run: adcc(run.coherency, run.complexity, faithfulness.average_drop(run.confidence(""))),
+    ),
+    (
+        Metric(
+            "max-sensitivity",
+            "Max-sensitivity",
+            "lower",
+            "robustness",
+            "largest relative change of the map under slight noise",
+            reruns=True,
+        ),
+        lambda run: max_sensitivity(run.case.explain, run.case.images, run.case.maps, **run.random),
+    ),
+    (
+        Metric(
+            "infidelity", "Infidelity", "lower", "faithfulness", "what the map predicts of holes, and what they cost"
+        ),
+        lambda run: run.seen(infidelity, **run.random),
     ),
 ]
 
