@@ -1,6 +1,7 @@
 """Metrics of maps by the property that they measure: faithfulness, localisation, complexity, robustness, sanity."""
 
 from sscam_jax.metrics.agreement import pearson, spearman, ssim
+from sscam_jax.metrics.boxes import best_box_iou, box_accuracy, box_iou, connected_components, max_box_acc
 from sscam_jax.metrics.complexity import adcc, coherency, complexity, sparseness
 from sscam_jax.metrics.curves import Curve, deletion, insertion
 from sscam_jax.metrics.faithfulness import (
@@ -29,12 +30,16 @@ __all__ = [
     "average_drop",
     "average_gain",
     "average_increase",
+    "best_box_iou",
+    "box_accuracy",
+    "box_iou",
     "box_mask",
     "cascade",
     "cascading_randomisation",
     "coherency",
     "complexity",
     "confidence",
+    "connected_components",
     "deletion",
     "energy_in_box",
     "energy_over_area",
@@ -42,6 +47,7 @@ __all__ = [
     "impute",
     "infidelity",
     "insertion",
+    "max_box_acc",
     "max_sensitivity",
     "measure",
     "pearson",

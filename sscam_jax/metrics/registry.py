@@ -5,9 +5,10 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from sscam_jax.metrics import curves, faithfulness, localization
+from sscam_jax.metrics import boxes, curves, faithfulness, localization
 from sscam_jax.metrics.complexity import adcc, coherency, complexity, sparseness
 from sscam_jax.metrics.faithfulness import Confidence
 from sscam_jax.metrics.imputation import Road, road
@@ -75,6 +76,7 @@ class _Run:
         self.space = case.maps.ndim - 2
         self.random: dict[str, Any] = dict(key=case.key, ids=case.ids)
         self._confidences: dict[str, Confidence] = {}
+        self._ious: dict[str, Float[Array, "m b t"]] = {}
 
     def seen(self, function: Callable[..., Any], **options: Any) -> Any:
         """A function of the network, the images and the maps, with the case's arguments."""
@@ -85,6 +87,11 @@ class _Run:
         if variant not in self._confidences:
             self._confidences[variant] = self.seen(faithfulness.confidence, **_CONFIDENCES[variant])
         return self._confidences[variant]
+
+    def box_iou(self, regions: boxes.Regions) -> Float[Array, "m b t"]:
+        if regions not in self._ious:
+            self._ious[regions] = boxes.box_iou(self.case.maps, self.case.boxes, regions=regions)
+        return self._ious[regions]
 
     @functools.cached_property
     def road(self) -> Road:
@@ -100,7 +107,7 @@ class _Run:
         return complexity(self.case.maps, spatial_axes=self.space)
 
 
-_Values = Callable[[_Run], Float[Array, "m b"]]
+_Values = Callable[[_Run], Float[Array, "m b"] | dict[str, Float[Array, "m b"]]]
 
 _CONFIDENCES: Mapping[str, Mapping[str, str]] = {
     "": {},
@@ -137,6 +144,17 @@ def _confidence_rows() -> Iterator[tuple[Metric, _Values]]:
                 Metric(f"average-{kind}{variant}", title, better, "faithfulness", f"confidence given {seen}", "%"),
                 functools.partial(_of_confidence, function, variant),
             )
+
+
+def _tolerance(maps: Float[Array, "m b h w"]) -> float:
+    """The pointing game's 15 pixels at 224 a side."""
+    return 15 * max(maps.shape[-2:]) / 224
+
+
+def _found(ious: Float[Array, "m b t"], least: float, prefix: str) -> dict[str, Float[Array, "m b"]]:
+    """Which images' objects are found, a column a threshold; NaN without a box."""
+    found = jnp.where(jnp.isnan(ious), jnp.nan, jnp.where(ious >= least, 100.0, 0.0))
+    return {f"{prefix}{threshold:.2f}": found[..., t] for t, threshold in enumerate(boxes.THRESHOLDS)}
 
 
 _ROWS: list[tuple[Metric, _Values]] = [
@@ -178,7 +196,23 @@ _ROWS: list[tuple[Metric, _Values]] = [
     ),
     (
         Metric("pointing", "Pointing game", "higher", "localisation", "maximum inside a box, 15 pixels off", "%", True),
-        lambda run: localization.pointing_game(run.case.maps, run.case.boxes),
+        lambda run: localization.pointing_game(run.case.maps, run.case.boxes, tolerance=_tolerance(run.case.maps)),
+    ),
+    (
+        Metric("iou", "IoU", "higher", "localisation", "best box at any threshold, against the object's", "", True),
+        lambda run: run.box_iou("all").max(-1),
+    ),
+    (
+        Metric("max-box-acc", "MaxBoxAcc", "higher", "localisation", "largest region found, IoU ≥ 0.5", "%", True),
+        lambda run: _found(run.box_iou("largest"), 0.5, "@"),
+    ),
+    (
+        Metric("max-box-acc-v2", "MaxBoxAccV2", "higher", "localisation", "any region, IoU ≥ 0.3, 0.5, 0.7", "%", True),
+        lambda run: {
+            column: values
+            for iou in (0.3, 0.5, 0.7)
+            for column, values in _found(run.box_iou("all"), iou, f"@{iou:.2f}@").items()
+        },
     ),
     (
         Metric("complexity", "Complexity", "lower", "complexity", "mean of the map", "%"),
@@ -233,13 +267,15 @@ def measure(names: Iterable[str], case: Case, *, chunk_size: int | None = None) 
         chunk_size: network inputs held at once; None: what suits the device.
 
     Returns:
-        A column [m, b] for each name, in their order; a metric of several thresholds gives one for each, `name@0.20`.
+        A column [m, b] for each name, in their order. MaxBoxAcc gives one for each threshold τ of the map, `name@τ`,
+        and its second version one for each demand δ on the overlap and threshold, `name@δ@τ`: a data set's value is
+        the largest mean over τ, or the mean over δ of these.
 
     Raises:
         ValueError: an unknown name, or arrays of the case that do not fit one another.
 
     Example:
-        >>> import jax, jax.numpy as jnp
+        >>> import jax
         >>> apply = Apply(features=lambda params, x: (x, ()),
         ...               head=lambda params, activations, carry: activations.mean((1, 2)))
         >>> case = Case(apply, (), jnp.ones((1, 2, 2, 3)), jnp.array([0]), jnp.array([[[0.0, 0.0, 1.0, 0.5]]]),
@@ -252,4 +288,10 @@ def measure(names: Iterable[str], case: Case, *, chunk_size: int | None = None) 
         if name not in METRICS:
             raise ValueError(f"metric {name!r} is not known; choose from {', '.join(map(repr, METRICS))}")
     run = _Run(case, chunk_size)
-    return {name: _VALUES[name](run) for name in names}
+    columns: dict[str, Float[Array, "m b"]] = {}
+    for name in names:
+        values = _VALUES[name](run)
+        if not isinstance(values, dict):
+            values = {"": values}
+        columns |= {name + suffix: column for suffix, column in values.items()}
+    return columns
