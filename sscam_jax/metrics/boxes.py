@@ -229,7 +229,7 @@ def box_accuracy(
 
 
 def _found(ious: Float[Array, "*m b t"], iou: float) -> Float[Array, "*m b t"]:
-    return jnp.where(jnp.isnan(ious), jnp.nan, 100.0 * (ious >= iou))
+    return jnp.where(jnp.isnan(ious), jnp.nan, jnp.where(ious >= iou, 100.0, 0.0))
 
 
 def max_box_acc(ious: Float[Array, "*m b t"], *, iou: Sequence[float] = (0.5,)) -> Float[Array, "*m"]:
