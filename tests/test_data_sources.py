@@ -9,7 +9,7 @@ import scipy.io
 from PIL import Image
 
 from sscam_jax import data
-from sscam_jax.data.layouts import VOC_CLASSES
+from sscam_jax.data.layouts import ACTIONS, VOC_CLASSES
 
 Box = tuple[int, int, int, int]  # xmin, ymin, xmax, ymax, as the files have them
 
@@ -224,11 +224,17 @@ def stanford(tmp_path) -> pathlib.Path:
 
 def test_stanford40(stanford):
     source = data.source(f"stanford40:{stanford}")
-    assert source.name == "stanford40:test" and source.classes == ("applauding", "rowing_a_boat")
+    assert source.name == "stanford40:test" and source.classes == ACTIONS
     assert names(source) == ["applauding_002", "rowing_a_boat_003", "rowing_a_boat_002"]
-    assert [example.label for example in source] == [0, 1, 1]
+    assert [example.label for example in source] == [0, 26, 26]
     assert [example.boxes.tolist() for example in source] == [[[0, 31, 10, 40]], [[0, 32, 10, 40]], [[0, 31, 10, 40]]]
     assert names(data.source(f"stanford40:{stanford}:train")) == ["applauding_001", "rowing_a_boat_001"]
+
+
+def test_an_action_that_stanford40_lacks(stanford):
+    (stanford / "ImageSplits" / "juggling_test.txt").write_text("juggling_001.jpg")
+    with pytest.raises(ValueError, match="'.*ImageSplits' lists 'juggling', which is none of Stanford40's 40 actions"):
+        data.source(f"stanford40:{stanford}")
 
 
 def test_stanford40_errors(stanford):
@@ -441,8 +447,7 @@ def test_real_voc2007(assets):
 @pytest.mark.parametrize("split, each", [("train", 25), ("test", 8)])
 def test_real_stanford40(assets, split, each):
     source = data.source(f"stanford40:{assets / 'Stanford40'}:{split}")
-    assert len(source.classes) == 40 and [example.label for example in source] == [
-        i for i in range(40) for _ in range(each)
-    ]
+    assert [example.label for example in source] == [i for i in range(40) for _ in range(each)]
     assert all(example.problem == "" and example.boxes.shape == (1, 4) for example in source)
-    assert source.classes[0] == "applauding" and source.classes[-1] == "writing_on_a_book"
+    listed = (assets / "Stanford40" / "ImageSplits" / "actions.txt").read_text().splitlines()[1:]
+    assert source.classes == ACTIONS == tuple(sorted(line.split()[0] for line in listed))

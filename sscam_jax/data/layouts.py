@@ -18,6 +18,17 @@ VOC_CLASSES = (
 )  # fmt: skip
 """The classes of PASCAL VOC in the order of their indices."""
 
+ACTIONS = (
+    "applauding", "blowing_bubbles", "brushing_teeth", "cleaning_the_floor", "climbing", "cooking", "cutting_trees",
+    "cutting_vegetables", "drinking", "feeding_a_horse", "fishing", "fixing_a_bike", "fixing_a_car", "gardening",
+    "holding_an_umbrella", "jumping", "looking_through_a_microscope", "looking_through_a_telescope", "phoning",
+    "playing_guitar", "playing_violin", "pouring_liquid", "pushing_a_cart", "reading", "riding_a_bike",
+    "riding_a_horse", "rowing_a_boat", "running", "shooting_an_arrow", "smoking", "taking_photos", "texting_message",
+    "throwing_frisby", "using_a_computer", "walking_the_dog", "washing_dishes", "watching_TV", "waving_hands",
+    "writing_on_a_board", "writing_on_a_book",
+)  # fmt: skip
+"""The actions of Stanford40 in the order of their indices."""
+
 Boxes = Float[np.ndarray, "k 4"]
 
 
@@ -195,9 +206,10 @@ def stanford40(root: pathlib.Path, split: str = "test") -> Source:
     splits = {file.stem.rpartition("_")[2] for file in files}
     if split not in splits:
         raise ValueError(f"split '{split}' is not one of stanford40 in '{root}'; choose from {_quoted(splits)}")
-    actions = tuple(sorted({file.stem.rpartition("_")[0] for file in files}))
+    if unknown := {file.stem.rpartition("_")[0] for file in files} - set(ACTIONS):
+        raise ValueError(f"'{lists}' lists {_quoted(unknown)}, which is none of Stanford40's {len(ACTIONS)} actions")
     examples = []
-    for label, action in enumerate(actions):
+    for label, action in enumerate(ACTIONS):
         file = lists / f"{action}_{split}.txt"
         for name in file.read_text().split() if file.is_file() else ():
             stem = pathlib.Path(name).stem
@@ -208,4 +220,4 @@ def stanford40(root: pathlib.Path, split: str = "test") -> Source:
             else:
                 example = example._replace(boxes=given.boxes(action, 1), size=given.size)
             examples.append(example)
-    return listed(f"stanford40:{split}", actions, examples)
+    return listed(f"stanford40:{split}", ACTIONS, examples)
