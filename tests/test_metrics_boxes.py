@@ -89,13 +89,11 @@ def iou_by_scipy(found: np.ndarray, box: np.ndarray, threshold: float, regions: 
     return best
 
 
-def random_boxes(*shape: int) -> np.ndarray:
-    return np.sort(RNG.uniform(size=(*shape, 2, 2)), axis=-2).reshape(*shape, 4).astype(np.float32)
-
-
 SMOOTH = ops.unit(ops.resize(jnp.asarray(RNG.uniform(size=(6, 7, 7)), jnp.float32), (40, 56))).reshape(2, 3, 40, 56)
-BOXES = random_boxes(3, 2)
-BOXES[1, 0] = NONE
+BOXES = np.array(
+    [[[0.1, 0.2, 0.9, 0.8], [0, 0, 0.3, 0.4]], [NONE, [0.05, 0.1, 0.6, 0.95]], [[0.5, 0.1, 1, 1], [0.2, 0.7, 0.4, 1]]],
+    np.float32,
+)
 THRESHOLDS = [0.5, 0.0, 0.25, 0.9, 0.7]
 each_choice = pytest.mark.parametrize("regions", ["largest", "all"])
 
