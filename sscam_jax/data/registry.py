@@ -2,7 +2,7 @@
 
 import pathlib
 
-from sscam_jax.data import files, layouts
+from sscam_jax.data import files, layouts, records
 from sscam_jax.data.sources import Source
 
 _FORMS = {
@@ -11,6 +11,7 @@ _FORMS = {
     "stanford40": "stanford40:ROOT[:SPLIT]",
     "folder": "folder:ROOT",
     "csv": "csv:FILE",
+    "tfds": "tfds:NAME[:SPLIT]",
 }
 
 
@@ -18,8 +19,9 @@ def source(spec: str) -> Source:
     """A data set by one line of text: its kind, where it lies, and for some the split.
 
     Args:
-        spec: "ilsvrc2012:ROOT", "voc2007:ROOT[:SPLIT]" (trainval), "stanford40:ROOT[:SPLIT]" (test), "folder:ROOT" or
-            "csv:FILE"; in brackets what may be left out.
+        spec: "ilsvrc2012:ROOT", "voc2007:ROOT[:SPLIT]" (trainval), "stanford40:ROOT[:SPLIT]" (test), "folder:ROOT",
+            "csv:FILE" (columns path, label, y0, x0, y1, x1; the edges in pixels) or "tfds:NAME[:SPLIT]" ("voc/2007",
+            "ilsvrc2012_boxes" or "stanford40", built by TFDS); in brackets what may be left out.
 
     Returns:
         The data set.
@@ -38,6 +40,9 @@ def source(spec: str) -> Source:
     if kind not in _FORMS or not rest:
         choices = ", ".join(map(repr, _FORMS.values()))
         raise ValueError(f"data set '{spec}' is of no known kind; choose from {choices}")
+    if kind == "tfds":
+        name, _, split = rest.partition(":")
+        return records.tfds(name, split)
     path, split = pathlib.Path(rest).expanduser(), ""
     if not path.exists() and kind in ("voc2007", "stanford40"):
         text, _, split = rest.rpartition(":")

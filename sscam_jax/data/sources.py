@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -84,6 +84,15 @@ def _hash(*parts: str | bytes) -> str:
     return total.hexdigest()[:16]
 
 
+def digest(classes: tuple[str, ...] | None, examples: Iterable[Example]) -> str:
+    """A hash of what determines a data set: classes, names, labels, boxes and file sizes."""
+    facts: list[str | bytes] = [repr(classes)]
+    for example in examples:
+        facts.append(f"{example.name}\n{example.label}\n{_file_size(example.image)}\n{example.size}")
+        facts.append(b"none" if example.boxes is None else example.boxes.astype("<f4").tobytes())
+    return _hash(*facts)
+
+
 def _file_size(image: pathlib.Path | bytes) -> int:
     if isinstance(image, bytes):
         return len(image)
@@ -106,10 +115,6 @@ def listed(name: str, classes: tuple[str, ...] | None, examples: Sequence[Exampl
     """
     if not examples:
         raise ValueError(f"data set '{name}' is empty: expected at least one image")
-    facts: list[str | bytes] = [repr(classes)]
-    for example in examples:
-        facts.append(f"{example.name}\n{example.label}\n{_file_size(example.image)}\n{example.size}")
-        facts.append(b"none" if example.boxes is None else example.boxes.astype("<f4").tobytes())
     return Source(
         name=name,
         classes=classes,
@@ -117,7 +122,7 @@ def listed(name: str, classes: tuple[str, ...] | None, examples: Sequence[Exampl
         ids=np.arange(len(examples)),
         most_boxes=max(0 if example.boxes is None else len(example.boxes) for example in examples),
         has_labels=any(example.label >= 0 for example in examples),
-        digest=_hash(*facts),
+        digest=digest(classes, examples),
     )
 
 

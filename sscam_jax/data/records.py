@@ -1,0 +1,138 @@
+"""Data sets that TFDS holds as records, read at random through `tfds.data_source`, without TensorFlow."""
+
+import dataclasses
+import functools
+import io
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from PIL import Image
+
+from sscam_jax.data.extra import imported
+from sscam_jax.data.layouts import VOC_CLASSES
+from sscam_jax.data.sources import Example, Source, digest
+
+_DEFAULTS = {"voc/2007": "trainval", "ilsvrc2012_boxes": "validation", "stanford40": "test"}
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(directory: str, split: str) -> Sequence[dict[str, Any]]:
+    """The records of a split, images as their files' bytes; once in each process."""
+    tfds = imported("tensorflow_datasets")
+    builder = tfds.builder_from_directory(directory)
+    return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+
+
+def _example(record: dict[str, Any]) -> Example:
+    """A record of our own builders."""
+    problem, size = record["problem"].decode(), (int(record["size"][0]), int(record["size"][1]))
+    return Example(
+        name=record["name"].decode(),
+        image=record["image"],
+        label=int(record["label"]),
+        boxes=None if problem else record["boxes"].reshape(-1, 4),
+        size=None if size == (-1, -1) else size,
+        problem=problem,
+    )
+
+
+def _voc_examples(record: dict[str, Any]) -> Iterator[Example]:
+    """A record of TFDS's `voc`: an example for each class, as `layouts.voc2007` makes them of the XML file."""
+    objects, image = record["objects"], record["image"]
+    stem = pathlib.PurePath(record["image/filename"].decode()).stem
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            width, height = opened.size
+    except OSError:
+        yield Example(stem, image, problem="its boxes are shares of a size that can't be read")
+        return
+    # TFDS divides the XML's numbers, which are whole and count pixels from 1.
+    edges = np.round(objects["bbox"].reshape(-1, 4) * np.array([height, width] * 2, np.float32))
+    boxes = edges - np.array([1, 1, 0, 0], np.float32)
+    for label in sorted(set(objects["label"][~objects["is_difficult"]].tolist())):
+        chosen = (objects["label"] == label) & ~objects["is_difficult"]
+        yield Example(f"{stem}:{VOC_CLASSES[label]}", image, label, boxes[chosen], (height, width))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Records(Sequence[Example]):
+    """The examples of records, read when asked for. `places` is each one's record and its number therein."""
+
+    directory: str
+    split: str
+    places: Int[np.ndarray, "n 2"]
+    voc: bool
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # slices are not needed
+        place, number = self.places[index].tolist()
+        record = _opened(self.directory, self.split)[place]
+        return list(_voc_examples(record))[number] if self.voc else _example(record)
+
+
+def tfds(name: str, split: str = "") -> Source:
+    """A data set that TFDS has built as `array_record`, in TFDS's data folder.
+
+    Args:
+        name: "voc/2007", or one of our builders' "ilsvrc2012_boxes" and "stanford40".
+        split: one of the data set's, "" for the usual one: "trainval" (train and validation), "validation", "test".
+
+    Returns:
+        The data set: the examples that the files would give, for voc in the order of TFDS.
+
+    Raises:
+        ValueError: the name or the split is not known, or the data set is not built.
+        ImportError: TensorFlow Datasets is not installed.
+    """
+    if name not in _DEFAULTS:
+        raise ValueError(f"TFDS data set '{name}' is not known here; choose from {', '.join(map(repr, _DEFAULTS))}")
+    package, voc = imported("tensorflow_datasets"), name.startswith("voc/")
+    command = "python -m sscam_jax.data.builders" if not voc else "tfds build --file_format array_record"
+    advice = f"TFDS data set '{name}' is not built as array_record; build it with '{command} {name}'"
+    try:
+        builder = package.builder(name)
+    except package.core.DatasetNotFoundError as error:
+        raise ValueError(advice) from error
+    if not builder.is_prepared() or builder.info.file_format.value != "array_record":
+        raise ValueError(f"{advice} (data folder '{builder.data_path}')")
+    choices = sorted(builder.info.splits) + ["trainval"] * voc
+    split = split or _DEFAULTS[name]
+    if split not in choices:
+        raise ValueError(f"split '{split}' is not one of '{name}'; choose from {', '.join(map(repr, choices))}")
+    part, directory, label = (
+        split.replace("trainval", "train+validation"),
+        str(builder.data_path),
+        f"tfds:{name}:{split}",
+    )
+    records = _opened(directory, part)
+    if not len(records):
+        raise ValueError(f"data set '{label}' is empty: expected at least one image")
+    if not voc:
+        places = np.stack([np.arange(len(records)), np.zeros(len(records), int)], axis=1)
+        classes = tuple(builder.info.features["label"].names)
+        facts = builder.info.metadata[split]
+        return _source(label, classes, _Records(directory, part, places, voc), **facts)
+    seen: list[tuple[int, int, int]] = []
+
+    def scanned() -> Iterator[Example]:
+        for place, record in enumerate(records):
+            for number, example in enumerate(_voc_examples(record)):
+                seen.append((place, number, 0 if example.boxes is None else len(example.boxes)))
+                yield example
+
+    total = digest(VOC_CLASSES, scanned())
+    table = np.array(seen)
+    return _source(
+        label, VOC_CLASSES, _Records(directory, part, table[:, :2], voc), total, int(table[:, 2].max()), True
+    )
+
+
+def _source(
+    name: str, classes: tuple[str, ...], examples: _Records, digest: str, most_boxes: int, has_labels: bool
+) -> Source:
+    return Source(name, classes, examples, np.arange(len(examples)), most_boxes, has_labels, digest)
