@@ -49,6 +49,8 @@ class Apply:
         head: `(params, activations [b, *grid, c], carry) -> logits [b, n]`. Images do not mix: logits of
             image i depend on row i of the activations and of the carry alone.
         stem: the network cut after its first layer, where that is linear; only speed depends on it.
+        for_cpu: `params -> params`, with which `features`, `head` and `stem` give the same numbers, but for rounding,
+            sooner on a CPU: for kernels that can be transformed once for thousands of passes.
 
     Example:
         >>> import jax.numpy as jnp
@@ -61,6 +63,7 @@ class Apply:
     features: Callable[[Params, Array], tuple[Array, Carry]]
     head: Callable[[Params, Array, Carry], Array]
     stem: Stem | None = None
+    for_cpu: Callable[[Params], Params] | None = None
 
     def __call__(self, params: Params, images: Float[Array, "b *space c_in"]) -> Float[Array, "b n"]:
         """Run the whole network: images [b, *space, c_in] to logits [b, n]."""

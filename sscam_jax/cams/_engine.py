@@ -19,11 +19,11 @@ from sscam_jax.cams.presets import ALLOWED, Choices
 from sscam_jax.types import Apply, Params, Saliency
 
 # Larger chunks fall out of a CPU's cache; an accelerator is full long before this many inputs.
-_CPU_CHUNK, _LARGEST_CHUNK = 4, 512
+_CPU_CHUNK, _LARGEST_CHUNK = 2, 512
 
 
 def auto_chunk(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) -> int:
-    """Network inputs at once for this device: 4 on CPU, else what fits in half of the memory, a power of two."""
+    """Network inputs at once for this device: 2 on CPU, else what fits in half of the memory, a power of two."""
     device = jax.devices()[0]
     memory = (device.memory_stats() or {}).get("bytes_limit", 0) if device.platform != "cpu" else 0
     if not memory:
@@ -70,14 +70,15 @@ def explain(
         raise ValueError(f"chunk_size={chunk_size} is too small, expected at least 1")
 
     arguments = (params, images, checked, Traced(traced, key, ids, jnp.asarray(sigma, jnp.float32)))
-    mesh = None
+    mesh, platform = None, jax.default_backend()
     if devices is not None:
+        platform = devices[0].platform
         mesh = Mesh(np.array(devices), ("channels",))
         arguments = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
     choices = Choices(baseline=baseline, **values)
     while True:
         try:
-            saliency = scored(apply, *arguments, choices, Engine(chunk_size, progress, mesh))
+            saliency = scored(apply, *arguments, choices, Engine(chunk_size, progress, platform, mesh))
             # Where the call is being traced there is nothing to wait for, and nothing to catch.
             return saliency if isinstance(saliency.maps, jax.core.Tracer) else jax.block_until_ready(saliency)
         except jax.errors.JaxRuntimeError as error:

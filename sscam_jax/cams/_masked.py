@@ -22,6 +22,7 @@ class Engine(NamedTuple):
 
     chunk_size: int
     progress: Progress | None
+    platform: str
     mesh: jax.sharding.Mesh | None
 
 
@@ -90,6 +91,8 @@ def scored(
         live &= jnp.argsort(jnp.argsort(-variance)) < most
     baselines = _baseline_scores(apply, params, images, tapped.labels, traced.baseline, choices)
 
+    if engine.platform == "cpu" and apply.for_cpu is not None and choices.precision == "float32":
+        params = apply.for_cpu(params)
     cut = plan(live.shape[1], n_samples, engine.chunk_size, engine.mesh.size if engine.mesh else 1)
     chunks = -(-live.sum(1, dtype=jnp.int32) // cut.channels) * (n_samples // cut.samples)
     before = jnp.cumsum(chunks) - chunks

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from sscam_jax import ops
 from sscam_jax.cams import _tap
 from sscam_jax.cams._tap import Labels
 from sscam_jax.types import Apply, Params, Saliency
@@ -22,21 +22,25 @@ from sscam_jax.types import Apply, Params, Saliency
 _SIGMA = 0.25
 
 
-def _gaussian(shape: tuple[int, ...]) -> Float[Array, "*space"]:
-    total = jnp.zeros(shape, jnp.float32)
-    for axis, side in enumerate(shape):
-        # Odd numbers about 0: exactly as far on one side as on the other.
-        offsets = (2 * jnp.arange(side, dtype=jnp.float32) + 1 - side) / (2 * side * _SIGMA)
-        total = total - 0.5 * jnp.expand_dims(offsets**2, [i for i in range(len(shape)) if i != axis])
-    return ops.unit(jnp.exp(total)[None])[0]
+# They depend on shapes alone, so NumPy draws them, once a compilation: XLA takes seconds to fold such constants.
 
 
-def _all_but_a_corner(shape: tuple[int, ...]) -> Float[Array, "*space"]:
-    return jnp.ones(shape, jnp.float32).at[(0,) * len(shape)].set(0.0)
+def _gaussian(shape: tuple[int, ...]) -> Float[np.ndarray, "*space"]:
+    # Odd numbers about 0: exactly as far on one side as on the other.
+    offsets = [(2 * np.arange(side) + 1 - side) / (2 * side * _SIGMA) for side in shape]
+    heights = np.exp(-0.5 * sum(offset**2 for offset in np.ix_(*offsets)))
+    span = np.ptp(heights)
+    return ((heights - heights.min()) / (span if span else 1.0)).astype(np.float32)
 
 
-def _ones(shape: tuple[int, ...]) -> Float[Array, "*space"]:
-    return jnp.ones(shape, jnp.float32)
+def _all_but_a_corner(shape: tuple[int, ...]) -> Float[np.ndarray, "*space"]:
+    ones = np.ones(shape, np.float32)
+    ones[(0,) * len(shape)] = 0
+    return ones
+
+
+def _ones(shape: tuple[int, ...]) -> Float[np.ndarray, "*space"]:
+    return np.ones(shape, np.float32)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
@@ -45,15 +49,20 @@ def _drawn(
     params: Params,
     images: Float[Array, "b *space c_in"],
     labels: Int[Array, " b"] | None,
-    draw: Callable[[tuple[int, ...]], Array],
+    draw: Callable[[tuple[int, ...]], np.ndarray],
 ) -> Saliency:
     """The same map for every image; the network is run for its logits only."""
     tapped = _tap.tap(apply, params, images, labels)
     n_images, *grid, channels = tapped.activations.shape
-    maps, raw = (jnp.broadcast_to(draw(shape), (n_images, *shape)) for shape in (images.shape[1:-1], tuple(grid)))
-    flat = maps.max(tuple(range(1, maps.ndim))) == 0
-    weights, passes = jnp.zeros((n_images, channels), jnp.float32), jnp.ones(n_images, jnp.int32)
-    return Saliency(maps, raw, weights, tapped.logits, flat, passes)
+    one, raw = draw(images.shape[1:-1]), draw(tuple(grid))
+    return Saliency(
+        maps=jnp.broadcast_to(one, (n_images, *one.shape)),
+        raw=jnp.broadcast_to(raw, (n_images, *raw.shape)),
+        weights=jnp.zeros((n_images, channels), jnp.float32),
+        logits=tapped.logits,
+        flat=jnp.full(n_images, not one.any()),
+        passes=jnp.ones(n_images, jnp.int32),
+    )
 
 
 def uniform_map(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:

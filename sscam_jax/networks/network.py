@@ -13,6 +13,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from sscam_jax.networks.winograd import Conv3x3, transform
 from sscam_jax.types import Apply, Params, Stem
 
 Stages = dict[str, Callable[[Array], Array]]
@@ -177,6 +178,22 @@ class StemRest:
         return module.tail(activations)
 
 
+@dataclasses.dataclass(frozen=True)
+class ForCPU:
+    """The parameters with the kernels of 3x3 convolutions in Winograd's form."""
+
+    network: Network
+
+    def __call__(self, params: Params) -> Params:
+        return transform(params, _conv3x3_paths(self.network))
+
+
+@functools.cache
+def _conv3x3_paths(network: Network) -> tuple[tuple[str, ...], ...]:
+    module = nnx.eval_shape(lambda: network.build(1, nnx.Rngs(0)))
+    return tuple(path for path, node in nnx.iter_graph(module) if isinstance(node, Conv3x3))
+
+
 def cut(network: Network, num_classes: int, layer: str | None) -> Apply:
     """The network cut after a layer (None: its default layer).
 
@@ -185,7 +202,8 @@ def cut(network: Network, num_classes: int, layer: str | None) -> Apply:
     """
     stage = _resolve(network, network.default_layer if layer is None else layer)
     stem = Stem(StemLinear(network, num_classes), StemRest(network, num_classes))
-    return Apply(Features(network, num_classes, stage), Head(network, num_classes, stage), stem)
+    features, head = Features(network, num_classes, stage), Head(network, num_classes, stage)
+    return Apply(features, head, stem, ForCPU(network))
 
 
 def max_pool(

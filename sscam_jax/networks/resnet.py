@@ -7,12 +7,15 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from sscam_jax.networks.network import Named, Network, Stages, max_pool
+from sscam_jax.networks.winograd import Conv3x3
 
 _WIDTHS = {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}
 _BLOCKS = ("0", "1")
 
 
 def _conv(c_in: int, c_out: int, size: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:
+    if size == 3 and stride == 1:
+        return Conv3x3(c_in, c_out, use_bias=False, rngs=rngs)
     return nnx.Conv(c_in, c_out, (size, size), stride, padding=size // 2, use_bias=False, rngs=rngs)
 
 

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from sscam_jax.networks.network import Named, Network, Stages, max_pool
+from sscam_jax.networks.winograd import Conv3x3
 
 # One entry a module of torchvision's `features` after the first convolution and its ReLU:
 # a pool, or the widths (squeeze, expand) of a fire module.
@@ -44,7 +45,7 @@ class Fire(nnx.Module):
     def __init__(self, c_in: int, squeeze: int, expand: int, rngs: nnx.Rngs) -> None:
         self.squeeze = nnx.Conv(c_in, squeeze, (1, 1), rngs=rngs)
         self.expand1x1 = nnx.Conv(squeeze, expand, (1, 1), rngs=rngs)
-        self.expand3x3 = nnx.Conv(squeeze, expand, (3, 3), padding=1, rngs=rngs)
+        self.expand3x3 = Conv3x3(squeeze, expand, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c_in"]) -> Float[Array, "b h w c"]:
         x = jax.nn.relu(self.squeeze(x))

@@ -7,6 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from sscam_jax.networks.network import Named, Network, Stages, adaptive_average_pool, max_pool
+from sscam_jax.networks.winograd import Conv3x3
 
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 # One entry a module of torchvision's `features`: a convolution's width, its ReLU, or the pool of a block.
@@ -21,7 +22,7 @@ class VGG16(nnx.Module):
         c_in = 3
         for index, kind in enumerate(_PLAN):
             if isinstance(kind, int):
-                convolutions[str(index)] = nnx.Conv(c_in, kind, (3, 3), padding=1, rngs=rngs)
+                convolutions[str(index)] = Conv3x3(c_in, kind, rngs=rngs)
                 c_in = kind
         self.features = Named(convolutions)
         sizes = {"0": (7 * 7 * c_in, 4096), "3": (4096, 4096), "6": (4096, num_classes)}

@@ -1,0 +1,85 @@
+"""3x3 convolutions by Winograd's minimal filtering F(2x2, 3x3), for CPUs: 16 products where the sum has 36.
+
+With d a 4x4 tile of the input and g the kernel, the 2x2 outputs are Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A (Lavin and Gray,
+arXiv 1509.09308, Eq. 8), the products a matrix product over channels. G g Gᵀ is computed once, before the passes.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+from sscam_jax.types import Params
+
+# Measured on one core, XLA's CPU backend, JAX 0.10: with more numbers in a layer's input or output the tiles fall out
+# of the cache, with fewer channels the products are too thin; either is slower than the direct convolution.
+_MOST_NUMBERS, _FEWEST_CHANNELS = 1 << 20, 32
+
+_G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
+# A left inverse of G: the kernel is still in G g Gᵀ.
+_G_INVERSE = np.array([[1, 0, 0, 0], [0, 1, -1, 0], [0, 0, 0, 1]], np.float32)
+
+
+def _input(d: list[Array]) -> list[Array]:
+    """Bᵀ d."""
+    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
+
+
+def _output(m: list[Array]) -> list[Array]:
+    """Aᵀ m."""
+    return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
+
+
+def _minimal_filtering(
+    x: Float[Array, "b height width c_in"], kernel: Float[Array, "4 4 c_in c_out"]
+) -> Float[Array, "b height width c_out"]:
+    b, height, width, c_in = x.shape
+    rows, columns = -(-height // 2), -(-width // 2)
+    x = jnp.pad(x, ((0, 0), (1, 2 * rows - height + 1), (1, 2 * columns - width + 1), (0, 0)))
+    lines = _input([x[:, i : i + 2 * rows - 1 : 2] for i in range(4)])
+    tiles = [tile for d in lines for tile in _input([d[:, :, j : j + 2 * columns - 1 : 2] for j in range(4)])]
+    flat = jnp.stack(tiles).reshape(16, b * rows * columns, c_in)
+    products = lax.dot_general(flat, kernel.reshape(16, c_in, -1), (((2,), (1,)), ((0,), (0,))))
+    m = products.reshape(4, 4, b, rows, columns, -1)
+    y = [jnp.stack(_output([line[j] for j in range(4)]), axis=3) for line in _output([m[i] for i in range(4)])]
+    return jnp.stack(y, axis=2).reshape(b, 2 * rows, 2 * columns, -1)[:, :height, :width]
+
+
+class Conv3x3(nnx.Conv):
+    """A 3x3 convolution at stride 1 that keeps the size; its kernel may be given as G g Gᵀ."""
+
+    def __init__(self, c_in: int, c_out: int, *, use_bias: bool = True, rngs: nnx.Rngs) -> None:
+        super().__init__(c_in, c_out, (3, 3), padding=1, use_bias=use_bias, rngs=rngs)
+
+    def __call__(
+        self, inputs: Float[Array, "b height width c_in"], out_sharding: Any = None
+    ) -> Float[Array, "b height width c_out"]:
+        kernel = self.kernel[...]
+        channels = max(inputs.shape[-1], kernel.shape[-1])
+        if kernel.shape[0] == 4 and inputs.size // inputs.shape[-1] * channels <= _MOST_NUMBERS:
+            y = _minimal_filtering(inputs, kernel)
+        else:
+            if kernel.shape[0] == 4:
+                kernel = jnp.einsum("ia,jb,abcd->ijcd", _G_INVERSE, _G_INVERSE, kernel, precision="highest")
+            layout = ("NHWC", "HWIO", "NHWC")
+            y = lax.conv_general_dilated(inputs, kernel, (1, 1), [(1, 1), (1, 1)], dimension_numbers=layout)
+        return y if self.bias is None else y + self.bias[...].reshape(1, 1, 1, -1)
+
+
+def transform(params: Params, paths: tuple[tuple[str, ...], ...]) -> Params:
+    """The parameters with G g Gᵀ in place of the kernels of the `Conv3x3` at these paths."""
+    for path in paths:
+        params = _at(params, path)
+    return params
+
+
+def _at(params: Params, path: tuple[str, ...]) -> Params:
+    if path:
+        return {**params, path[0]: _at(params[path[0]], path[1:])}
+    kernel = params["kernel"]
+    if kernel.shape[2] < _FEWEST_CHANNELS:
+        return params
+    return {**params, "kernel": jnp.einsum("ai,bj,ijcd->abcd", _G, _G, kernel, precision="highest")}
