@@ -50,11 +50,11 @@ def _voc_examples(record: dict[str, Any]) -> Iterator[Example]:
         yield Example(stem, image, problem="its boxes are shares of a size that can't be read")
         return
     # TFDS divides the XML's numbers, which are whole and count pixels from 1.
-    edges = np.round(objects["bbox"].reshape(-1, 4) * np.array([height, width] * 2, np.float32))
-    boxes = edges - np.array([1, 1, 0, 0], np.float32)
-    for label in sorted(set(objects["label"][~objects["is_difficult"]].tolist())):
-        chosen = (objects["label"] == label) & ~objects["is_difficult"]
-        yield Example(f"{stem}:{VOC_CLASSES[label]}", image, label, boxes[chosen], (height, width))
+    shares = np.array(objects["bbox"], np.float32).reshape(-1, 4)
+    boxes = np.round(shares * np.array([height, width] * 2, np.float32)) - np.array([1, 1, 0, 0], np.float32)
+    labels = np.where(np.array(objects["is_difficult"], bool), -1, np.array(objects["label"], int))
+    for label in sorted(set(labels.tolist()) - {-1}):
+        yield Example(f"{stem}:{VOC_CLASSES[label]}", image, label, boxes[labels == label], (height, width))
 
 
 @dataclasses.dataclass(frozen=True)
