@@ -87,6 +87,15 @@ def test_fake_cam_lacks_one_pixel():
     assert (maps[:, 0, 0] == 0).all() and (maps.sum((1, 2)) == 8 * 10 - 1).all()
 
 
+@pytest.mark.parametrize("name", FIXED)
+def test_one_pixel(name):
+    """There is nothing to draw on a single pixel: all but the uniform map are zero there, and say so."""
+    apply = sscam.Apply(lambda params, x: (x, ()), lambda params, a, carry: a.mean((1, 2)))
+    saliency = FIXED[name](apply, PARAMS, jnp.ones((2, 1, 1, 3)), None)
+    np.testing.assert_array_equal(saliency.flat, np.full(2, name != "uniform_map"))
+    np.testing.assert_array_equal(saliency.maps[:, 0, 0], np.full(2, name == "uniform_map"))
+
+
 def test_gaussian_map_by_hand():
     maps = np.asarray(cams.gaussian_map(toy.MLP, PARAMS, IMAGES, None).maps)
     y, x = np.meshgrid((np.arange(8) - 3.5) / 2, (np.arange(10) - 4.5) / 2.5, indexing="ij")
