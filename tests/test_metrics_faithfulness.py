@@ -3,7 +3,6 @@
 import functools
 import pathlib
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from tests.golden.random_tensors import uniform
 from tests.test_cams_parity import features, mlp_head
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden/metrics_faithfulness.npz")
-KEY = jax.random.key(3)
 PARAMS = toy.on_device(toy.params())
 LABELS = jnp.array([0, 2, 3], jnp.int32)
 

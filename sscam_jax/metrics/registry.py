@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from sscam_jax.metrics import boxes, curves, faithfulness, localization
 from sscam_jax.metrics.complexity import adcc, coherency, complexity, sparseness
-from sscam_jax.metrics.faithfulness import Confidence
+from sscam_jax.metrics.faithfulness import MEAN, STD, Confidence
 from sscam_jax.metrics.imputation import Road, road
 from sscam_jax.metrics.robustness import Explain, infidelity, max_sensitivity
 from sscam_jax.types import Apply, Params
@@ -70,8 +70,9 @@ class Metric:
 class _Run:
     """One batch being measured: what several metrics share is computed when the first asks for it."""
 
-    def __init__(self, case: Case, chunk_size: int | None) -> None:
+    def __init__(self, case: Case, mean: tuple[float, ...], std: tuple[float, ...], chunk_size: int | None) -> None:
         self.case = case
+        self.colours = dict(mean=mean, std=std)
         self.chunk_size = chunk_size
         self.space = case.maps.ndim - 2
         self.random: dict[str, Any] = dict(key=case.key, ids=case.ids)
@@ -85,7 +86,7 @@ class _Run:
 
     def confidence(self, variant: str) -> Confidence:
         if variant not in self._confidences:
-            self._confidences[variant] = self.seen(faithfulness.confidence, **_CONFIDENCES[variant])
+            self._confidences[variant] = self.seen(faithfulness.confidence, **_CONFIDENCES[variant], **self.colours)
         return self._confidences[variant]
 
     def box_iou(self, regions: boxes.Regions) -> Float[Array, "m b t"]:
@@ -255,7 +256,14 @@ METRICS: Mapping[str, Metric] = {metric.name: metric for metric, _ in _ROWS}
 _VALUES = {metric.name: values for metric, values in _ROWS}
 
 
-def measure(names: Iterable[str], case: Case, *, chunk_size: int | None = None) -> dict[str, Float[Array, "m b"]]:
+def measure(
+    names: Iterable[str],
+    case: Case,
+    *,
+    mean: tuple[float, ...] = MEAN,
+    std: tuple[float, ...] = STD,
+    chunk_size: int | None = None,
+) -> dict[str, Float[Array, "m b"]]:
     """Measure several metrics on one batch; what they share is computed once.
 
     Traceable by `jax.jit` with `names` and the case's functions fixed, but for metrics that run the methods again,
@@ -264,6 +272,8 @@ def measure(names: Iterable[str], case: Case, *, chunk_size: int | None = None) 
     Args:
         names: of `METRICS`.
         case: the batch.
+        mean: the mean that was subtracted from each channel; metrics with pixels in their name or summary read it.
+        std: the standard deviation that each channel was then divided by.
         chunk_size: network inputs held at once; None: what suits the device.
 
     Returns:
@@ -287,7 +297,7 @@ def measure(names: Iterable[str], case: Case, *, chunk_size: int | None = None) 
     for name in names:
         if name not in METRICS:
             raise ValueError(f"metric {name!r} is not known; choose from {', '.join(map(repr, METRICS))}")
-    run = _Run(case, chunk_size)
+    run = _Run(case, mean, std, chunk_size)
     columns: dict[str, Float[Array, "m b"]] = {}
     for name in names:
         values = _VALUES[name](run)

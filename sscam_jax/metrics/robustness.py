@@ -30,7 +30,8 @@ def max_sensitivity(
     """Max-sensitivity: how far a map moves when the image hardly does.
 
     max_s ‖Φ(x + u_s) − Φ(x)‖ / ‖Φ(x)‖ over uniform noise u_s in [−radius, radius], Frobenius norms; ≥ 0, lower is
-    better. The noise of an image and sample is the same for every method. For an empty map the division is by
+    better. The noise of an image and sample is the same for every method: it depends on the key, the
+    image's id and the sample alone. For an empty map the division is by
     ‖Φ(x + u)‖ instead: 0 if it stays empty, 1 if not.
 
     Args:
@@ -101,7 +102,8 @@ def infidelity(
     round. An empty map gets mean_s (f(x) − f(x ⊙ (1 − z_s)))². (Quantus multiplies Φ by the signed change of the
     image and does not scale.)
 
-    The holes of an image are the same for every method; only they cost passes, whatever the number of maps.
+    Each side of a hole is uniform between 1/8 and 1/2 of the image's, and so is where it starts, within the image. The
+    holes of an image are the same for every method; only they cost passes, whatever the number of maps.
 
     Args:
         apply: the network; static.
