@@ -52,17 +52,18 @@ Voc(config="2007", file_format="array_record").download_and_prepare()
 """
 
 READ = """
-import json, sys
+import json, pickle, sys
 import tensorflow_datasets as tfds
 from sscam_jax import data
 
 found = {}
 for spec in sys.argv[1:]:
     source = data.source(spec)
+    assert pickle.loads(pickle.dumps(source))[0].name == source[0].name  # as workers get it
     batches = data.batches(source, batch_size=3, size=14)
     found[spec] = {
         "fingerprint": source.fingerprint(),
-        "classes": len(source.classes),
+        "classes": source.classes,
         "most_boxes": source.most_boxes,
         "examples": [[e.name, e.label, e.boxes if e.boxes is None else e.boxes.tolist(), e.size, e.problem]
                      for e in source],
@@ -158,7 +159,7 @@ def as_lists(source: data.Source) -> list[list[object]]:
 def test_records_are_the_files(folders, found, spec):
     """The same examples in the same order, so the same fingerprint, batches and problems."""
     source, read = files_of(folders[0])[spec], found[spec]
-    assert read["examples"] == as_lists(source) and read["classes"] == len(source.classes)
+    assert read["examples"] == as_lists(source) and read["classes"] == list(source.classes)
     assert read["fingerprint"] == source.fingerprint() and read["most_boxes"] == source.most_boxes
     batches = data.batches(source, batch_size=3, size=14)
     for batch, other in zip(batches, read["batches"], strict=True):
@@ -170,7 +171,7 @@ def test_records_are_the_files(folders, found, spec):
 def test_voc_records_are_the_files_in_another_order(folders, found):
     source, read = files_of(folders[0])["tfds:voc/2007:test"], found["tfds:voc/2007:test"]
     assert sorted(read["examples"]) == sorted(as_lists(source))
-    assert read["most_boxes"] == source.most_boxes and read["classes"] == 20
+    assert read["most_boxes"] == source.most_boxes and read["classes"] == list(source.classes)
     assert len(read["batches"]) == len(data.batches(source, batch_size=3))
 
 
@@ -202,11 +203,11 @@ for spec in sys.argv[1:]:
     )
     assert printed[1] == (
         "TFDS data set 'stanford40' is not built as array_record; build it with 'python -m sscam_jax.data.builders "
-        "stanford40'"
+        "stanford40 --manual_dir ROOT'"
     )
     assert printed[2].startswith(
-        "TFDS data set 'voc/2007' is not built as array_record; build it with 'tfds build --file_format array_record "
-        "voc/2007'"
+        "TFDS data set 'voc/2007' is not built as array_record; build it with 'tfds build voc/2007 "
+        "--file_format array_record'"
     )
     printed = checked(python(script, folders[1], "tfds:stanford40:val", "tfds:voc/2007:dev")).splitlines()
     assert printed == [

@@ -200,7 +200,7 @@ def test_folder(tmp_path):
     for name in ("b.jpg", "A/c.JPEG", "a.png", ".hidden.jpg", "notes.txt"):
         picture(tmp_path / name)
     source = data.source(f"folder:{tmp_path}")
-    assert sorted(names(source)) == ["A/c.JPEG", "a.png", "b.jpg"] and names(source) == names(source)
+    assert names(source) == ["A/c.JPEG", "a.png", "b.jpg"]
     assert all(example.label == -1 and example.boxes is None and example.problem == "" for example in source)
     assert source.classes is None and not source.has_boxes and not source.has_labels
 
@@ -327,9 +327,7 @@ def test_subsets_grow_and_keep_their_ids():
     assert ids[0] != data.subset(source, 10, 4).ids.tolist()
     part = data.subset(source, 10, 3)
     assert names(part) == [str(i) for i in part.ids] and part.examples[part.ids[4]] == part[4]
-    assert sorted(np.concatenate([data.subset(source, 25, seed).ids for seed in range(40)])) != sorted(
-        [*range(50)] * 20
-    )
+    assert set(np.concatenate([data.subset(source, 10, seed).ids for seed in range(60)])) == set(range(50))
 
 
 def test_subsets_of_subsets_keep_the_first_ids():

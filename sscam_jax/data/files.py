@@ -5,8 +5,8 @@ import math
 import pathlib
 
 import numpy as np
-from PIL import Image
 
+from sscam_jax.data.find import image_endings
 from sscam_jax.data.sources import Example, Source, listed
 
 _EDGES = ("y0", "x0", "y1", "x1")
@@ -24,7 +24,7 @@ def folder(root: pathlib.Path) -> Source:
     Raises:
         ValueError: there is no image.
     """
-    endings = {e for e, kind in Image.registered_extensions().items() if Image.MIME.get(kind, "").startswith("image/")}
+    endings = image_endings()
     files = sorted(file for file in root.rglob("*") if file.suffix.lower() in endings and file.name[0] != ".")
     if not files:
         raise ValueError(f"folder '{root}' holds no image")

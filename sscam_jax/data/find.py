@@ -10,6 +10,11 @@ from PIL import Image
 _PHOTOGRAPHS = ("imagenet_03_990.jpg", "imagenet_15_99.jpg", "imagenet_18_317.jpg")
 
 
+def image_endings() -> set[str]:
+    """How the names of image files end that Pillow reads, in lower case, with the dot."""
+    return {e for e, kind in Image.registered_extensions().items() if Image.MIME.get(kind, "").startswith("image/")}
+
+
 def find_images(paths: Sequence[str]) -> list[pathlib.Path]:
     """The image files that files, folders and globs stand for, each once, in the order given.
 
@@ -27,7 +32,7 @@ def find_images(paths: Sequence[str]) -> list[pathlib.Path]:
         >>> find_images(["cat.jpg", "dog.jpg", "cat.jpg"])
         [PosixPath('cat.jpg'), PosixPath('dog.jpg')]
     """
-    endings = {e for e, kind in Image.registered_extensions().items() if Image.MIME.get(kind, "").startswith("image/")}
+    endings = image_endings()
     found: list[pathlib.Path] = []
     for text in paths:
         path = pathlib.Path(text)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import gc
 import io
+import os
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -138,7 +139,8 @@ class Batches:
         examples = examples.map(functools.partial(_load, size=self.size, fit=self.fit))
         k = max(1, self.source.most_boxes)
         together = functools.partial(_batch, batch_size=self.batch_size, size=self.size, k=k)
-        read = grain.ReadOptions(num_threads=1 if self.workers else 2, prefetch_buffer_size=2)
+        threads = 1 if self.workers else min(4, os.cpu_count() or 1)  # each holds a batch
+        read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
         batched = examples.batch(self.batch_size, batch_fn=together)[first:].to_iter_dataset(read)
         if self.workers:
             flags = imported("absl.flags").FLAGS
@@ -181,7 +183,8 @@ def batches(
         batch_size: images in a batch.
         size: the side of the network's input, in pixels.
         fit: "crop" or "squash", as in `preprocess`.
-        workers: processes that decode; 0 decodes in threads of this process. The batches are the same.
+        workers: processes that decode; 0 decodes in threads of this process. The batches are the same. Processes
+            import the main script, so that its own work must stand under `if __name__ == "__main__":`.
         process: (index, count): of `count` processes this is number `index`, and reads every `count`-th example.
 
     Returns:

@@ -75,6 +75,21 @@ class _Records(Sequence[Example]):
         return list(_voc_examples(record))[number] if self.voc else _example(record)
 
 
+def _scanned(records: Sequence[dict[str, Any]]) -> tuple[Int[np.ndarray, "n 2"], dict[str, Any]]:
+    """Where the examples of `voc` are, and what `Source` must know of them: only reading every record tells."""
+    found: list[tuple[int, int, int]] = []
+
+    def examples() -> Iterator[Example]:
+        for place, record in enumerate(records):
+            for number, example in enumerate(_voc_examples(record)):
+                found.append((place, number, 0 if example.boxes is None else len(example.boxes)))
+                yield example
+
+    facts = {"classes": VOC_CLASSES, "has_labels": True, "digest": digest(VOC_CLASSES, examples())}
+    table = np.array(found, int).reshape(-1, 3)
+    return table[:, :2], facts | {"most_boxes": int(table[:, 2].max(initial=0))}
+
+
 def tfds(name: str, split: str = "") -> Source:
     """A data set that TFDS has built as `array_record`, in TFDS's data folder.
 
@@ -91,48 +106,31 @@ def tfds(name: str, split: str = "") -> Source:
     """
     if name not in _DEFAULTS:
         raise ValueError(f"TFDS data set '{name}' is not known here; choose from {', '.join(map(repr, _DEFAULTS))}")
-    package, voc = imported("tensorflow_datasets"), name.startswith("voc/")
-    command = "python -m sscam_jax.data.builders" if not voc else "tfds build --file_format array_record"
-    advice = f"TFDS data set '{name}' is not built as array_record; build it with '{command} {name}'"
+    package, voc = imported("tensorflow_datasets"), name == "voc/2007"
+    command = f"python -m sscam_jax.data.builders {name} --manual_dir ROOT"
+    if voc:
+        command = f"tfds build {name} --file_format array_record"
+    unbuilt = f"TFDS data set '{name}' is not built as array_record; build it with '{command}'"
     try:
         builder = package.builder(name)
     except package.core.DatasetNotFoundError as error:
-        raise ValueError(advice) from error
+        raise ValueError(unbuilt) from error
     if not builder.is_prepared() or builder.info.file_format.value != "array_record":
-        raise ValueError(f"{advice} (data folder '{builder.data_path}')")
-    choices = sorted(builder.info.splits) + ["trainval"] * voc
-    split = split or _DEFAULTS[name]
+        raise ValueError(f"{unbuilt} (data folder '{builder.data_path}')")
+    split, choices = split or _DEFAULTS[name], sorted(builder.info.splits) + ["trainval"] * voc
     if split not in choices:
         raise ValueError(f"split '{split}' is not one of '{name}'; choose from {', '.join(map(repr, choices))}")
-    part, directory, label = (
-        split.replace("trainval", "train+validation"),
-        str(builder.data_path),
-        f"tfds:{name}:{split}",
-    )
+    directory, part = str(builder.data_path), split.replace("trainval", "train+validation")
     records = _opened(directory, part)
-    if not len(records):
-        raise ValueError(f"data set '{label}' is empty: expected at least one image")
-    if not voc:
+    if voc:
+        places, facts = _scanned(records)
+    elif split in (builder.info.metadata or ()):
         places = np.stack([np.arange(len(records)), np.zeros(len(records), int)], axis=1)
-        classes = tuple(builder.info.features["label"].names)
-        facts = builder.info.metadata[split]
-        return _source(label, classes, _Records(directory, part, places, voc), **facts)
-    seen: list[tuple[int, int, int]] = []
-
-    def scanned() -> Iterator[Example]:
-        for place, record in enumerate(records):
-            for number, example in enumerate(_voc_examples(record)):
-                seen.append((place, number, 0 if example.boxes is None else len(example.boxes)))
-                yield example
-
-    total = digest(VOC_CLASSES, scanned())
-    table = np.array(seen)
-    return _source(
-        label, VOC_CLASSES, _Records(directory, part, table[:, :2], voc), total, int(table[:, 2].max()), True
-    )
-
-
-def _source(
-    name: str, classes: tuple[str, ...], examples: _Records, digest: str, most_boxes: int, has_labels: bool
-) -> Source:
-    return Source(name, classes, examples, np.arange(len(examples)), most_boxes, has_labels, digest)
+        facts = dict(builder.info.metadata[split])
+        facts["classes"] = tuple(facts["classes"])
+    else:
+        raise ValueError(f"'{directory}' was built by another builder of that name; build it with '{command}'")
+    if not len(places):
+        raise ValueError(f"data set 'tfds:{name}:{split}' is empty: expected at least one image")
+    examples = _Records(directory, part, places, voc)
+    return Source(name=f"tfds:{name}:{split}", examples=examples, ids=np.arange(len(examples)), **facts)

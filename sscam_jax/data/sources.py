@@ -112,6 +112,12 @@ def listed(name: str, classes: tuple[str, ...] | None, examples: Sequence[Exampl
 
     Raises:
         ValueError: there is no example.
+
+    Example:
+        >>> boxes = np.array([[0, 0, 120, 80]], np.float32)
+        >>> cats = listed("mine", ("cat", "dog"), [Example("tom", pathlib.Path("tom.jpg"), label=0, boxes=boxes)])
+        >>> cats.has_boxes, cats.most_boxes, cats.classes[cats[0].label]
+        (True, 1, 'cat')
     """
     if not examples:
         raise ValueError(f"data set '{name}' is empty: expected at least one image")

@@ -12,13 +12,13 @@ from sscam_jax.data.sources import Source
 Records = Iterator[tuple[str, dict[str, Any]]]
 
 
-def example_features(classes: tuple[str, ...]) -> tfds.features.FeaturesDict:
+def example_features(labels: tuple[str, ...]) -> tfds.features.FeaturesDict:
     """The record of an `Example`."""
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(doc="the file's bytes as they are"),
             "name": tfds.features.Text(doc="the file's name without its ending"),
-            "label": tfds.features.ClassLabel(names=classes, doc="-1 where it is not known"),
+            "label": tfds.features.ClassLabel(names=labels, doc="-1 where it is not known"),
             "boxes": tfds.features.Tensor(
                 shape=(None, 4), dtype=np.float32, doc="y0, x0, y1, x1 in pixels of the stored image"
             ),
@@ -34,16 +34,20 @@ def manual_folder(manager: tfds.download.DownloadManager, name: str) -> pathlib.
     return folder / name if (folder / name).is_dir() else folder
 
 
-class ExampleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ExampleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """A builder of records from our sources, by default as `array_record`, which allows random access."""
 
     def __init__(self, *, file_format: str | None = None, **more: Any) -> None:
         super().__init__(file_format=file_format or "array_record", **more)
 
     def _split(self, split: str, source: Source) -> Records:
-        """The records of a split; what reading would have to scan them for goes into the metadata."""
-        facts = {"digest": source.digest, "most_boxes": source.most_boxes, "has_labels": source.has_labels}
-        self.info.metadata[split] = facts
+        """The records of a split; what reading them could not see at once goes into the metadata."""
+        self.info.metadata[split] = {
+            "classes": source.classes,
+            "most_boxes": source.most_boxes,
+            "has_labels": source.has_labels,
+            "digest": source.digest,
+        }
         return self._generate_examples(source)
 
     def _generate_examples(self, source: Source) -> Records:
