@@ -11,7 +11,8 @@ import sscam_jax as sscam
 from sscam_jax import metrics
 from tests import toy
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+# In one process, which compiles everything once.
+pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.xdist_group("metrics")]
 
 PARAMS = toy.on_device(toy.params())
 IMAGES = jnp.asarray(toy.images(batch=2))
@@ -162,9 +163,19 @@ def test_images_do_not_mix(measured):
             np.testing.assert_allclose(values[:, first], wanted, rtol=1e-3, atol=1e-3, err_msg=column)
 
 
+@pytest.mark.parametrize("rank", [1, 3])
+def test_other_ranks(rank):
+    images = jnp.asarray(toy.images(rank))
+    maps = jnp.asarray(np.random.default_rng(5).uniform(size=(3, *images.shape[:-1])), jnp.float32)
+    names = ["average-drop", "complexity", "sparseness", "coherency", "adcc", "max-sensitivity"]
+    found = metrics.measure(names, case(images=images, maps=maps))
+    for name in names:
+        assert found[name].shape == (3, 2) and jnp.isfinite(found[name]).all(), name
+    np.testing.assert_allclose(found["complexity"], 100 * np.mean(maps, axis=tuple(range(2, 2 + rank))), rtol=1e-5)
+
+
 def test_empty_maps_are_never_nan_and_score_nothing():
-    names = [name for name, metric in metrics.METRICS.items()]
-    found = metrics.measure(names, case(maps=0 * MAPS, boxes=BOXES[:1].repeat(2, 0)), chunk_size=4)
+    found = metrics.measure(metrics.METRICS, case(maps=0 * MAPS, boxes=BOXES[:1].repeat(2, 0)), chunk_size=4)
     for column, values in found.items():
         assert jnp.isfinite(values).all(), column
         if metrics.METRICS[column.partition("@")[0]].better == "higher":

@@ -6,7 +6,7 @@ image; where lower is better it gets the value that comes out.
 """
 
 import functools
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -39,10 +39,9 @@ class Confidence(NamedTuple):
     empty: Bool[Array, "m b"]
 
 
-def _choice(name: str, value: str, choices: object) -> None:
-    known = getattr(choices, "__args__", ())
-    if value not in known:
-        raise ValueError(f"{name}={value!r} is not known; choose from {', '.join(map(repr, known))}")
+def _choice(name: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise ValueError(f"{name}={value!r} is not known; choose from {', '.join(map(repr, get_args(choices)))}")
 
 
 def _of_colours(values: tuple[float, ...], images: Float[Array, "... c"], name: str) -> Float[Array, "... c"]:

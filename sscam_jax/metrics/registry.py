@@ -1,4 +1,8 @@
-"""The metrics by name, and many of them measured at once."""
+"""The metrics by name, and many of them measured at once.
+
+A map that is zero everywhere scores 0 on every metric where higher is better. Where lower is better it gets what comes
+out: the drop of an empty image, no complexity, the deletion and the ROAD of pixels in their order of reading.
+"""
 
 import dataclasses
 import functools
@@ -272,7 +276,7 @@ def measure(
     Args:
         names: of `METRICS`.
         case: the batch.
-        mean: the mean that was subtracted from each channel; metrics with pixels in their name or summary read it.
+        mean: the mean that was subtracted from each channel; `average-…-pixel` and `average-…-authors` read it.
         std: the standard deviation that each channel was then divided by.
         chunk_size: network inputs held at once; None: what suits the device.
 
