@@ -12,12 +12,12 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
-from sscam_jax.terminal import Table, write
+from sscam_jax import cli_study
+from sscam_jax.terminal import Table, prepare_jax, user_errors, write
 
 # Flax, matplotlib and Pillow are imported by the commands that use them: help answers at once.
 app = typer.Typer(
@@ -50,30 +50,6 @@ def main() -> None:
         raise
 
 
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    """Turn what the library raises about its input into one line and exit code 2."""
-    try:
-        yield
-    except BrokenPipeError:  # `sscam models | head`
-        raise
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-    except ValueError as error:
-        # The library lists everything that is wrong with a checkpoint; here the first of it must do.
-        first, *rest = (line.strip() for line in str(error).splitlines() or [""])
-        more = f" (and {len(rest) - 1} more)" if len(rest) > 1 else ""
-        _fail(" ".join([first, *rest[:1]]) + more)
-    except KeyboardInterrupt:
-        typer.echo("interrupted: what was written so far is whole", err=True)
-        raise typer.Exit(130) from None
-
-
-def _fail(message: str) -> None:
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(2) from None
-
-
 def _version(wanted: bool) -> bool:
     if wanted:
         from sscam_jax import __version__
@@ -97,24 +73,6 @@ def _options(
       sscam explain cat.jpg                the top class of cat.jpg, ResNet-18, four methods
       sscam models                         networks, layers, checkpoints
     """
-
-
-def _cores() -> int:
-    """The cores that this process may use, where the platform says; else all of the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _prepare_jax() -> None:
-    """All cores are used, and compilations are kept on disk so that the next run of a command starts at once."""
-    import jax
-
-    from sscam_jax.convert import cache_folder
-
-    # XLA's CPU backend computes most of a convolutional network on one core of a device: a device a core.
-    # Where a GPU is the default, the CPU's devices are not used.
-    jax.config.update("jax_num_cpu_devices", _cores())
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
 
 def _collect(results: Iterator[Any], table: Table | None) -> tuple[list[Any], list[Any]]:
@@ -206,7 +164,7 @@ def explain(
 
     Exit code 1: some of several images could not be read, the others are done. 2: wrong input. 130: interrupted.
     """
-    with _user_errors():
+    with user_errors():
         from sscam_jax import data, networks, request
         from sscam_jax import explain as work
 
@@ -229,7 +187,7 @@ def explain(
         )
         if not dry_run:
             request.check(settings, out)
-        _prepare_jax()
+        prepare_jax()
         apply, params = networks.load(model, layer=layer, checkpoint=checkpoint, num_classes=num_classes)
         if dry_run:
             write(f"{'method':<12}  {'passes':>10}  {'seconds':>9}  {'memory':>9}")
@@ -270,14 +228,14 @@ def demo(
       sscam demo
       sscam demo --method grad-cam --out quick
     """
-    with _user_errors():
+    with user_errors():
         from sscam_jax import data, networks, plots, request
         from sscam_jax import explain as work
 
         photographs = data.demo_photographs()
         settings = request.Settings(methods=method)
         request.check(settings, out)
-        _prepare_jax()
+        prepare_jax()
         apply, params = networks.load("squeezenet1_1", checkpoint="squeezenet1_1-ndf")
         write(f"{len(photographs)} photographs, SqueezeNet 1.1, {', '.join(method)}.")
         if "ss-cam" in method:
@@ -309,7 +267,7 @@ def convert(
       sscam convert resnet18.safetensors --model resnet18 --out torchvision.safetensors
       sscam convert finetuned.pth --model vgg16 --num-classes 20 --out voc.safetensors
     """
-    with _user_errors():
+    with user_errors():
         from sscam_jax import networks
 
         networks.convert_checkpoint(source, model, out, num_classes=num_classes)
@@ -324,7 +282,7 @@ def models() -> None:
     Examples:
       sscam models
     """
-    with _user_errors():
+    with user_errors():
         from sscam_jax import networks
         from sscam_jax.convert import KNOWN, cache_folder
 
@@ -341,3 +299,7 @@ def models() -> None:
                     typer.echo(f"    in the package {known.url.removeprefix('pypi:').split('/')[0]}")
                 else:
                     typer.echo(f"    {here if here.is_file() else f'not here yet: {known.url}'}")
+
+
+app.command(no_args_is_help=True)(cli_study.evaluate)
+app.command(no_args_is_help=True)(cli_study.table)

@@ -1,4 +1,4 @@
-"""Score-CAM and SS-CAM in every preset, as one compiled function over the scoring core."""
+"""Score-CAM, SS-CAM and IS-CAM in every preset, as one compiled function over the scoring core."""
 
 import functools
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class Traced(NamedTuple):
     sigma: Float[Array, ""]
 
 
-def _score_of(score: Score, logits: Float[Array, "m n"], labels: Int[Array, " m"]) -> Float[Array, " m"]:
+def score_of(score: Score, logits: Float[Array, "m n"], labels: Int[Array, " m"]) -> Float[Array, " m"]:
     """f^c of each row, in float32."""
     logits = logits.astype(jnp.float32)
     if callable(score):
@@ -59,6 +59,12 @@ def _noise_std(mode: str, sigma: Float[Array, ""], span: Float[Array, " p"]) -> 
     return jnp.where(span == 0, 0.0, std)
 
 
+def _steps(path: str, n_samples: int) -> Float[Array, " n"]:
+    """What each of N samples multiplies the masked input by: i/N, or the running sum of these."""
+    straight = jnp.arange(1, n_samples + 1, dtype=jnp.float32) / n_samples
+    return straight if path == "straight" else jnp.cumsum(straight)
+
+
 def _times(factors: Float[Array, " p"], arrays: Float[Array, "q ..."]) -> Float[Array, "p ..."]:
     """One factor for each row of `arrays`, or of its single row."""
     return factors.reshape(-1, *[1] * (arrays.ndim - 1)) * arrays
@@ -74,7 +80,7 @@ def scored(
     choices: Choices,
     engine: Engine,
 ) -> Saliency:
-    """Score-CAM and SS-CAM in every preset."""
+    """Score-CAM, SS-CAM and IS-CAM in every preset."""
     tapped = _tap.tap(apply, params, images, labels)
     activations = tapped.activations.astype(jnp.float32)
     prior = jnp.ones_like(activations[(slice(None), *[0] * (activations.ndim - 2))])
@@ -149,7 +155,7 @@ def _baseline_scores(
             return jnp.zeros(images.shape[0], jnp.float32)
         inputs: dict[str, Callable[[Array], Array]] = dict(zeros=jnp.zeros_like, blur=ops.blur, image=jnp.asarray)
         baseline = inputs[choices.baseline](images)
-    return _score_of(choices.score, apply(params, baseline), labels)
+    return score_of(choices.score, apply(params, baseline), labels)
 
 
 def _probe(
@@ -211,7 +217,11 @@ def _probe(
 
     def draw(prepared: Any, channels: Int[Array, " p"], samples: Int[Array, " s"]) -> Float[Array, "p s ..."]:
         if choices.noise_on is None:
-            return respond(masked(prepared["mask"]))[:, None]
+            quiet = masked(prepared["mask"])
+            if choices.path is None:
+                return respond(quiet)[:, None]
+            steps = _steps(choices.path, choices.n_samples)[samples]
+            return spread(jax.vmap(lambda step: respond(step * quiet), out_axes=1)(steps))
         if choices.noise == "common":
             noise = over_samples(traced.key, samples)[None]
         else:
@@ -228,7 +238,7 @@ def _probe(
         return apply(params, inputs) if stem is None else stem.rest(params, inputs)
 
     def score(inputs: Float[Array, "m ..."]) -> Float[Array, " m"]:
-        return _score_of(choices.score, logits_of(inputs), jnp.broadcast_to(row["label"], inputs.shape[:1]))
+        return score_of(choices.score, logits_of(inputs), jnp.broadcast_to(row["label"], inputs.shape[:1]))
 
     def reduce(prepared: Any, scores: Float[Array, "p n"]) -> Float[Array, " p"]:
         reduced = scores.max(1) if choices.reduce == "max" else scores.mean(1)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Integer
+from jaxtyping import Array, Float, Int, Integer, Key
 
 from sscam_jax import ops
 from sscam_jax.types import Apply, Carry, Params, Saliency
@@ -77,13 +77,34 @@ def tap(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], lab
 
 def logit_gradients(apply: Apply, params: Params, tapped: Tapped) -> Float[Array, "b *grid c"]:
     """∂Y^c/∂A, the gradient of each image's logit of its class with respect to its activations (Eq. 4)."""
+    return head_gradients(apply, params, tapped, jax.nn.one_hot(tapped.labels, tapped.logits.shape[-1]))
+
+
+def head_gradients(
+    apply: Apply, params: Params, tapped: Tapped, shares: Float[Array, "b n"]
+) -> Float[Array, "b *grid c"]:
+    """Σ_n shares_n ∂Y^n/∂A of each image."""
 
     def logits(activations: Float[Array, "b *grid c"]) -> Float[Array, "b n"]:
         return apply.head(params, activations, tapped.carry)
 
     out, pullback = jax.vjp(logits, tapped.activations)
-    (gradients,) = pullback(jax.nn.one_hot(tapped.labels, out.shape[-1], dtype=out.dtype))
+    (gradients,) = pullback(shares.astype(out.dtype))
     return gradients.astype(jnp.float32)
+
+
+def image_keys(
+    key: Key[Array, ""], ids: Int[Array, " b"] | None, images: Float[Array, "b *space c_in"]
+) -> Key[Array, " b"]:
+    """A key for each image, of the key and its id alone; `ids=None` are the positions in the batch."""
+    kind = str(jax.random.key_impl(key))
+    if "rbg" in kind:
+        # Under jax.vmap its draws depend on what they are batched with: chunks would change the map.
+        raise ValueError(f"key is of kind {kind!r}, whose draws depend on the batch; use jax.random.key(seed)")
+    ids = jnp.arange(images.shape[0], dtype=jnp.int32) if ids is None else jnp.asarray(ids)
+    if ids.shape != images.shape[:1]:
+        raise ValueError(f"ids have shape {ids.shape}, expected {images.shape[:1]}: one integer an image")
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, ids)
 
 
 def weighted_sum(weights: Float[Array, "b c"], activations: Float[Array, "b *grid c"]) -> Float[Array, "b *grid"]:
@@ -106,6 +127,9 @@ def to_saliency(
     else:
         positive = jax.nn.relu(ops.resize(raw, space))
         maps = ops.unit(positive)
+    # Interpolation can round a constant map's values apart, and unit() would make a map of that.
+    flat = (ops.value_range(positive) == 0) | (ops.value_range(raw) == 0)
+    maps = jnp.where(flat.reshape(-1, *[1] * (maps.ndim - 1)), 0.0, maps)
     if passes is None:
         passes = jnp.ones(raw.shape[0], jnp.int32)
-    return Saliency(maps, raw, weights, logits, ops.value_range(positive) == 0, passes)
+    return Saliency(maps, raw, weights, logits, flat, passes)

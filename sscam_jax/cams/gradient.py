@@ -1,4 +1,4 @@
-"""CAM and the gradient-based CAMs: the weights come from one backward pass through the head."""
+"""CAM and the CAMs of one backward pass through the head."""
 
 import functools
 from collections.abc import Callable
@@ -170,3 +170,133 @@ def _grad_cam_pp(
     weights = (a * jax.nn.relu(gradients)).sum(space)
     raw = _tap.weighted_sum(weights, tapped.activations)
     return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
+
+
+Combine = Callable[[Float[Array, "b *grid c"], Float[Array, "b *grid c"]], tuple[Array, Array]]
+"""(A, ∂Y^c/∂A) -> (raw map [b, *grid], weights [b, c])."""
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def from_gradients(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Int[Array, " b"] | None,
+    combine: Combine,
+) -> Saliency:
+    """The methods that are a function of the activations and their gradients."""
+    tapped = _tap.tap(apply, params, images, labels)
+    gradients = _tap.logit_gradients(apply, params, tapped)
+    raw, weights = combine(tapped.activations.astype(jnp.float32), gradients)
+    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
+
+
+def xgrad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+    """XGrad-CAM: Grad-CAM whose gradients are averaged by how active each position is.
+
+    L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = Σ_ij (A_k^ij / Σ_ab A_k^ab) ∂Y^c/∂A_k^ij. A channel whose activations sum
+    to 0 gets weight 0.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+
+    Returns:
+        `Saliency`; `weights` are w^c.
+
+    Raises:
+        ValueError: the shapes or labels do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(3.0)
+        >>> xgrad_cam(apply, jnp.eye(2), images, [0]).weights.tolist()
+        [[0.25, 0.0]]
+
+    References:
+        Fu et al., Axiom-based Grad-CAM, BMVC 2020, Eq. 8.
+    """
+    return from_gradients(apply, params, images, _tap.checked(apply, params, images, labels), _xgrad)
+
+
+def _xgrad(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *grid c"]) -> tuple[Array, Array]:
+    total = activations.sum(_spatial(activations))
+    product = (activations * gradients).sum(_spatial(activations))
+    weights = jnp.where(total == 0, 0.0, product / jnp.where(total == 0, 1.0, total))
+    return _tap.weighted_sum(weights, activations), weights
+
+
+def hires_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+    """HiResCAM: gradient times activation at every position, without averaging the gradients.
+
+    L^c = ReLU(Σ_k ∂Y^c/∂A_k ⊙ A_k). Where the head is affine, `raw` sums to Y^c but for the bias.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+
+    Returns:
+        `Saliency`; `weights` are 0, for every position has its own.
+
+    Raises:
+        ValueError: the shapes or labels do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(3.0)
+        >>> hires_cam(apply, jnp.eye(2), images, [0]).raw[0].tolist()
+        [[0.0, 0.75], [0.0, 0.0]]
+
+    References:
+        Draelos and Carin, Use HiResCAM instead of Grad-CAM (arXiv 2011.08891).
+    """
+    return from_gradients(apply, params, images, _tap.checked(apply, params, images, labels), _hires)
+
+
+def _hires(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *grid c"]) -> tuple[Array, Array]:
+    return (activations * gradients).sum(-1), no_weights(activations)
+
+
+def layer_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+    """LayerCAM: every activation weighted by its own positive gradient, which keeps early layers' detail.
+
+    L^c = ReLU(Σ_k ReLU(∂Y^c/∂A_k) ⊙ A_k). Several layers' maps are joined by `over_layers`.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+
+    Returns:
+        `Saliency`; `weights` are 0, for every position has its own.
+
+    Raises:
+        ValueError: the shapes or labels do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1].set(3.0)
+        >>> layer_cam(apply, jnp.array([[1.0, 0.0], [-2.0, 1.0]]), images, [0]).raw[0].tolist()
+        [[0.0, 0.75], [0.0, 0.0]]
+
+    References:
+        Jiang et al., LayerCAM, IEEE Transactions on Image Processing 2021, Eq. 5-7.
+    """
+    return from_gradients(apply, params, images, _tap.checked(apply, params, images, labels), _layer)
+
+
+def _layer(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *grid c"]) -> tuple[Array, Array]:
+    return (activations * jax.nn.relu(gradients)).sum(-1), no_weights(activations)
+
+
+def no_weights(activations: Float[Array, "b *grid c"]) -> Float[Array, "b c"]:
+    """The weights of a method that does not weigh whole channels: 0."""
+    return jnp.zeros((activations.shape[0], activations.shape[-1]), jnp.float32)

@@ -1,4 +1,4 @@
-"""The choices that Score-CAM and SS-CAM leave open, and the presets that name sets of them."""
+"""The choices that Score-CAM, SS-CAM and IS-CAM leave open, and the presets that name sets of them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -14,14 +14,15 @@ SigmaMode = Literal["inverse_range_squared", "std", "variance", "relative"]
 Reduce = Literal["max", "mean"]
 Normalize = Literal["after_resize", "before_resize"]
 Noise = Literal["independent", "common"]
+Path = Literal["straight", "running_sum"]
 Precision = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """Every choice that shapes the computation of Score-CAM and SS-CAM; hashable, static under `jax.jit`.
+    """Every choice that shapes the computation of Score-CAM, SS-CAM and IS-CAM; hashable, static under `jax.jit`.
 
-    Its field names are arguments of `score_cam` and `ss_cam`, which say what they mean.
+    Its field names are arguments of `score_cam`, `ss_cam` and `is_cam`, which say what they mean.
     """
 
     score: Score = "probability"
@@ -36,6 +37,7 @@ class Choices:
     prior_in_sum: bool = False
     second_pass: bool = False
     noise: str = "independent"
+    path: str | None = None
     precision: str = "float32"
     budget: int | None = None
 
@@ -92,6 +94,14 @@ SS_CAM_PRESETS = _presets(
 )
 """SS-CAM's presets: every row a reading of the paper or what published code does; see `ss_cam`."""
 
+IS_CAM_PRESETS = _presets(
+    {
+        "straight": dict(SCORE_CAM_PRESETS["paper"], n_samples=10, path="straight"),
+        "torchcam": dict(SCORE_CAM_PRESETS["torchcam"], n_samples=10, path="running_sum"),
+    }
+)
+"""IS-CAM's presets: `straight` integrates the score along a straight path, `torchcam` is torchcam's ISCAM."""
+
 ALLOWED: Mapping[str, tuple[Any, ...]] = {
     "score": get_args(get_args(Score)[0]),
     "baseline": get_args(get_args(Baseline)[0]),
@@ -100,6 +110,7 @@ ALLOWED: Mapping[str, tuple[Any, ...]] = {
     "reduce": get_args(Reduce),
     "normalize": get_args(Normalize),
     "noise": get_args(Noise),
+    "path": (*get_args(Path), None),
     "precision": get_args(Precision),
     "prior": (None, "grad_cam"),
 }

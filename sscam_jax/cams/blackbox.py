@@ -1,0 +1,237 @@
+"""References that need no layer: RISE and occlusion, which look at the network's answers only."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from sscam_jax import ops
+from sscam_jax.cams import _tap, _walk
+from sscam_jax.cams._masked import Engine
+from sscam_jax.cams._tap import Labels
+from sscam_jax.cams.gradient import no_weights
+from sscam_jax.cams.presets import Score
+from sscam_jax.types import Apply, Params, Saliency
+
+
+def rise(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Labels,
+    *,
+    key: Key[Array, ""],
+    ids: Int[Array, " b"] | None = None,
+    n_samples: int = 4000,
+    cells: int = 7,
+    keep: float | Float[Array, ""] = 0.5,
+    score: Score = "probability",
+    chunk_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Saliency:
+    """RISE: the mean of random masks, each weighted by the class's score of the image seen through it.
+
+    L^c = 1 / (p N) Σ_i f^c(X ⊙ M_i) M_i. A mask is a grid of s cells along each axis, each 1 with probability p,
+    enlarged linearly to one cell more than the image and cut at a random offset within a cell. The mask of
+    (image id, i) depends on the key and these two indices only. Where all N scores are equal, the map is 0: it would
+    show the masks alone.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+        key: a key of `jax.random.key`, of JAX's default kind.
+        ids: an integer an image [b] that its masks belong to; None: its position in the batch.
+        n_samples: N; static.
+        cells: s; static.
+        keep: p, in (0, 1]; traced.
+        score: f^c, "logit", "probability" (after the softmax), "log_probability", or a function
+            `(logits [n], label []) -> []`; static.
+        chunk_size: network inputs held at once on a device; None: what suits the device. Out of memory, it is halved,
+            with a warning.
+        devices: devices that share each image's masks; None: where the arguments are. It changes the numbers by
+            rounding only.
+
+    Returns:
+        `Saliency`; `raw` is L^c at the input's resolution, for there is no layer; `weights` are 0.
+
+    Raises:
+        ValueError: an unknown score, `n_samples` or `cells` < 1, shapes or labels that do not fit, or a key of kind
+            rbg.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations[:, 1, 6] @ params)
+        >>> images = jnp.ones((1, 8, 8, 2))
+        >>> maps = rise(apply, jnp.eye(2), images, [0], key=jax.random.key(0), n_samples=200, score="logit").maps
+        >>> (maps[0, 1, 6] > maps[0].mean()).item()
+        True
+
+    References:
+        Petsiuk et al., RISE, BMVC 2018, Eq. 6.
+    """
+    _walk.check_score(score)
+    for name, value in dict(n_samples=n_samples, cells=cells).items():
+        if value < 1:
+            raise ValueError(f"{name}={value} is too small, expected at least 1")
+    traced = (_tap.image_keys(key, ids, images), jnp.asarray(keep, jnp.float32))
+    choices = (n_samples, cells, score)
+    return _walk.run(_rise, apply, params, images, labels, traced, choices, chunk_size, devices)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5, 6))
+def _rise(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Int[Array, " b"] | None,
+    traced: tuple[Key[Array, " b"], Float[Array, ""]],
+    choices: tuple[int, int, Score],
+    engine: Engine,
+) -> Saliency:
+    (keys, keep), (n_samples, cells, score) = traced, choices
+    tapped = _tap.tap(apply, params, images, labels)
+    passing = _walk.suited(apply, params, engine)
+    space = images.shape[1:-1]
+    sides = tuple(-(-side // cells) for side in space)
+
+    def one_image(row: dict[str, Any]) -> Float[Array, "*space"]:
+        def mask(index: Int[Array, ""]) -> Float[Array, "*space"]:
+            for_cells, for_offset = jax.random.split(jax.random.fold_in(row["key"], index))
+            grid = jax.random.bernoulli(for_cells, keep, (cells,) * len(space)).astype(jnp.float32)
+            offset = jax.random.randint(for_offset, (len(space),), 0, jnp.array(sides, jnp.int32))
+            enlarged = ops.resize(grid[None], tuple((cells + 1) * side for side in sides))[0]
+            return jax.lax.dynamic_slice(enlarged, list(offset), space)
+
+        def seen(picked: Int[Array, " p"]) -> Float[Array, "p *space c_in"]:
+            return row["image"][None] * jax.vmap(mask)(picked)[..., None].astype(images.dtype)
+
+        every = jnp.ones(n_samples, bool)
+        scores = _walk.scores(seen, functools.partial(apply, passing), score, row["label"], every, engine)
+        scores = jnp.where(scores.max() == scores.min(), 0.0, scores)
+        return _walk.weighted_masks(scores / (n_samples * keep), mask, engine.chunk_size)
+
+    raw = jax.lax.map(one_image, dict(image=images, label=tapped.labels, key=keys))
+    passes = jnp.full(images.shape[0], 1 + n_samples, jnp.int32)
+    return _tap.to_saliency(raw, no_weights(tapped.activations), tapped.logits, space, passes=passes)
+
+
+def occlusion(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Labels,
+    *,
+    window: int | tuple[int, ...] | None = None,
+    stride: int | tuple[int, ...] | None = None,
+    score: Score = "probability",
+    chunk_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Saliency:
+    """Occlusion: what the class's score loses when a window of the image is hidden.
+
+    L^c at a pixel is the mean of f^c(X) − f^c(X without w) over the windows w that cover it; hidden pixels are 0, the
+    mean colour for normalised images. Windows start every stride, and one ends at each side's end.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+        window: the window's sides in pixels, one for all axes or one an axis; None: a seventh of each; static.
+        stride: pixels between windows, likewise, at most the window's; None: half the window's; static.
+        score: f^c, "logit", "probability" (after the softmax), "log_probability", or a function
+            `(logits [n], label []) -> []`; static.
+        chunk_size: network inputs held at once on a device; None: what suits the device. Out of memory, it is halved,
+            with a warning.
+        devices: devices that share each image's windows; None: where the arguments are. It changes the numbers by
+            rounding only.
+
+    Returns:
+        `Saliency`; `raw` is L^c, signed, at the input's resolution, for there is no layer; `weights` are 0.
+
+    Raises:
+        ValueError: an unknown score, a window that does not fit the image, a stride that leaves pixels out, or shapes
+            or labels that do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 4, 4, 2)).at[0, 0, 1, 0].set(4.0)
+        >>> occlusion(apply, jnp.eye(2), images, [0], window=2, stride=2, score="logit").raw[0].tolist()
+        [[0.25, 0.25, 0.0, 0.0], [0.25, 0.25, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+
+    References:
+        Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014, Section 4.2.
+    """
+    _walk.check_score(score)
+    space = images.shape[1:-1]
+    windows = _per_axis("window", window, tuple(-(-side // 7) for side in space))
+    strides = _per_axis("stride", stride, tuple(-(-side // 2) for side in windows))
+    for side, wide, step in zip(space, windows, strides, strict=True):
+        if not 1 <= step <= wide <= side:
+            raise ValueError(
+                f"window={windows} and stride={strides} do not fit images of {space}: expected "
+                "1 ≤ stride ≤ window ≤ side along every axis"
+            )
+    choices = (windows, strides, score)
+    return _walk.run(_occlusion, apply, params, images, labels, (), choices, chunk_size, devices)
+
+
+def _per_axis(name: str, given: int | tuple[int, ...] | None, default: tuple[int, ...]) -> tuple[int, ...]:
+    if given is None:
+        return default
+    values = (given,) * len(default) if isinstance(given, int) else tuple(given)
+    if len(values) != len(default):
+        raise ValueError(f"{name}={given} has {len(values)} axes, expected {len(default)}: one a spatial axis")
+    return values
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5, 6))
+def _occlusion(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Int[Array, " b"] | None,
+    traced: tuple[()],
+    choices: tuple[tuple[int, ...], tuple[int, ...], Score],
+    engine: Engine,
+) -> Saliency:
+    windows, strides, score = choices
+    tapped = _tap.tap(apply, params, images, labels)
+    passing = _walk.suited(apply, params, engine)
+    space = images.shape[1:-1]
+    # Along each axis, which pixels each window covers: [windows, side].
+    covers = []
+    for side, wide, step in zip(space, windows, strides, strict=True):
+        starts = np.unique([*range(0, side - wide, step), side - wide])[:, None]
+        covers.append((np.arange(side) >= starts) & (np.arange(side) < starts + wide))
+    counts = tuple(len(cover) for cover in covers)
+    n_windows = math.prod(counts)
+    times_covered = functools.reduce(np.multiply.outer, [cover.sum(0) for cover in covers]).astype(np.float32)
+
+    def hidden(index: Int[Array, ""]) -> Float[Array, "*space"]:
+        """1 where a window covers the image; no window has the last index."""
+        mask = jnp.float32(index < n_windows)
+        for cover, at in zip(covers, jnp.unravel_index(index, counts), strict=True):
+            mask = mask[..., None] * jnp.asarray(cover, jnp.float32)[at]
+        return mask
+
+    def one_image(row: dict[str, Any]) -> Float[Array, "*space"]:
+        def without(picked: Int[Array, " p"]) -> Float[Array, "p *space c_in"]:
+            return row["image"][None] * (1 - jax.vmap(hidden)(picked)[..., None]).astype(images.dtype)
+
+        # The image as it is comes last, in the same chunks: its rounding is that of the others.
+        every = jnp.ones(n_windows + 1, bool)
+        scores = _walk.scores(without, functools.partial(apply, passing), score, row["label"], every, engine)
+        return _walk.weighted_masks(scores[-1] - scores[:-1], hidden, engine.chunk_size) / times_covered
+
+    raw = jax.lax.map(one_image, dict(image=images, label=tapped.labels))
+    passes = jnp.full(images.shape[0], 2 + n_windows, jnp.int32)
+    return _tap.to_saliency(raw, no_weights(tapped.activations), tapped.logits, space, passes=passes)

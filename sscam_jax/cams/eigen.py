@@ -1,0 +1,107 @@
+"""CAMs of a principal component: no class in Eigen-CAM, activation times gradient in Eigen-Grad-CAM."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sscam_jax.cams import _tap
+from sscam_jax.cams._tap import Labels
+from sscam_jax.cams.gradient import from_gradients
+from sscam_jax.types import Apply, Params, Saliency
+
+
+def eigen_cam(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Labels,
+    *,
+    center: bool = False,
+) -> Saliency:
+    """Eigen-CAM: the activations projected on their first right singular vector; the class plays no part.
+
+    With A = U Σ Vᵀ (positions × channels), L = ReLU(A V_1). A singular vector has no sign of its own: here the
+    projection's largest value by magnitude is positive.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b], or None; they change nothing.
+        center: whether each channel's mean is subtracted first, as pytorch-grad-cam does; static.
+
+    Returns:
+        `Saliency`; `weights` are V_1.
+
+    Raises:
+        ValueError: the shapes or labels do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(3.0)
+        >>> eigen_cam(apply, jnp.eye(2), images, [0]).maps[0].tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
+
+    References:
+        Muhammad and Yeasin, Eigen-CAM, IJCNN 2020 (arXiv 2008.00299).
+    """
+    return _eigen_cam(apply, params, images, _tap.checked(apply, params, images, labels), center)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _eigen_cam(
+    apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Array | None, center: bool
+) -> Saliency:
+    tapped = _tap.tap(apply, params, images, labels)
+    raw, weights = _principal(tapped.activations.astype(jnp.float32), center)
+    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
+
+
+def eigen_grad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+    """Eigen-Grad-CAM: the first principal component of activation times gradient.
+
+    Eigen-CAM of G ⊙ A, G = ∂Y^c/∂A, with each channel's mean subtracted. It comes from pytorch-grad-cam and has no
+    paper; its sign, LAPACK's there, is here that of the largest value by magnitude.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+
+    Returns:
+        `Saliency`; `weights` are V_1, which multiplies G ⊙ A.
+
+    Raises:
+        ValueError: the shapes or labels do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(4.0)
+        >>> eigen_grad_cam(apply, jnp.eye(2), images, [0]).maps[0].tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
+
+    References:
+        Gildenblat and contributors, pytorch-grad-cam 1.5.7, `EigenGradCAM`.
+    """
+    return from_gradients(apply, params, images, _tap.checked(apply, params, images, labels), _eigen_grad)
+
+
+def _eigen_grad(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *grid c"]) -> tuple[Array, Array]:
+    return _principal(activations * gradients, center=True)
+
+
+def _principal(arrays: Float[Array, "b *grid c"], center: bool) -> tuple[Float[Array, "b *grid"], Float[Array, "b c"]]:
+    """Each image's projection on the first right singular vector, and that vector."""
+    rows = arrays.reshape(arrays.shape[0], -1, arrays.shape[-1])
+    if center:
+        rows = rows - rows.mean(1, keepdims=True)
+    vectors = jnp.linalg.svd(rows, full_matrices=False)[2][:, 0]
+    projected = jnp.einsum("bpc,bc->bp", rows, vectors, precision="highest")
+    largest = jnp.take_along_axis(projected, jnp.abs(projected).argmax(1, keepdims=True), axis=1)
+    sign = jnp.where(largest < 0, -1.0, 1.0)
+    return (sign * projected).reshape(arrays.shape[:-1]), sign * vectors

@@ -1,0 +1,79 @@
+"""Finer-CAM: what tells the class from those most like it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from sscam_jax.cams import _tap
+from sscam_jax.cams._tap import Labels
+from sscam_jax.types import Apply, Params, Saliency
+
+
+def finer_cam(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Labels,
+    *,
+    n_references: int = 3,
+    gamma: float | Float[Array, ""] = 0.6,
+) -> Saliency:
+    """Finer-CAM: Grad-CAM of the class's logit less that of the classes nearest to it.
+
+    L^c = ReLU(Σ_k α_k A_k) with α_k = GAP(∂(Y^c − γ/T Σ_t Y^{d_t})/∂A_k); d_1 ... d_T are the classes other than c
+    whose logits are nearest to Y^c. γ = 0 is Grad-CAM.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+        n_references: T, at most the number of the other classes; static.
+        gamma: γ, how much of the references is taken away; traced.
+
+    Returns:
+        `Saliency`; `weights` are α, in logits per unit of activation.
+
+    Raises:
+        ValueError: `n_references` < 1, a network of one class, or shapes or labels that do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1].set(4.0)
+        >>> finer_cam(apply, jnp.eye(2), images, [0], gamma=1.0).weights.tolist()
+        [[0.25, -0.25]]
+
+    References:
+        Zhang et al., Finer-CAM, CVPR 2025 (arXiv 2501.11309).
+    """
+    if n_references < 1:
+        raise ValueError(f"n_references={n_references} is too small, expected at least 1")
+    checked = _tap.checked(apply, params, images, labels)
+    return _finer_cam(apply, params, images, checked, jnp.asarray(gamma, jnp.float32), n_references)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _finer_cam(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Int[Array, " b"] | None,
+    gamma: Float[Array, ""],
+    n_references: int,
+) -> Saliency:
+    tapped = _tap.tap(apply, params, images, labels)
+    n_classes = tapped.logits.shape[1]
+    if n_classes < 2:
+        raise ValueError("this network has one class, so Finer-CAM has none to tell it from; use grad_cam")
+    own = jax.nn.one_hot(tapped.labels, n_classes)
+    distance = jnp.abs(tapped.logits - (own * tapped.logits).sum(1, keepdims=True))
+    n_references = min(n_references, n_classes - 1)
+    _, nearest = jax.lax.top_k(-jnp.where(own == 1, jnp.inf, distance), n_references)
+    references = jax.nn.one_hot(nearest, n_classes).mean(1)
+    gradients = _tap.head_gradients(apply, params, tapped, own - gamma * references)
+    weights = gradients.mean(tuple(range(1, gradients.ndim - 1)))
+    raw = _tap.weighted_sum(weights, tapped.activations)
+    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])

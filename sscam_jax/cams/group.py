@@ -1,0 +1,130 @@
+"""Group-CAM: groups of channels, each scored as one mask."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from sscam_jax import ops
+from sscam_jax.cams import _tap, _walk
+from sscam_jax.cams._masked import Engine
+from sscam_jax.cams._tap import Labels
+from sscam_jax.cams.gradient import grad_cam_weights
+from sscam_jax.cams.presets import Score
+from sscam_jax.types import Apply, Params, Saliency
+
+
+def group_cam(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Labels,
+    *,
+    groups: int = 32,
+    percentile: float | Float[Array, ""] = 70.0,
+    score: Score = "probability",
+    chunk_size: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Saliency:
+    """Group-CAM: Grad-CAMs of groups of channels, each weighted by the class's score of the image seen through it.
+
+    L^c = ReLU(Σ_g α_g H_g) with H_g = s(U(D(ReLU(Σ_k∈g α_k A_k)))), α_k Grad-CAM's weights, D(·) what zeroes all
+    values up to a percentile of the map, and α_g = f^c(X ⊙ H_g + B ⊙ (1 − H_g)) − f^c(B), B the blurred image
+    (`ops.blur`). A group is of neighbouring channels, ⌈c / G⌉ of them. One whose map is constant gets no pass.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+        groups: G, at most; static.
+        percentile: of each group's map, in [0, 100]; traced.
+        score: f^c, "logit", "probability" (after the softmax), "log_probability", or a function
+            `(logits [n], label []) -> []`; static.
+        chunk_size: network inputs held at once on a device; None: what suits the device. Out of memory, it is halved,
+            with a warning.
+        devices: devices that share each image's groups; None: where the arguments are. It changes the numbers by
+            rounding only.
+
+    Returns:
+        `Saliency`; `weights` are each channel's group's α_g, `raw` is Σ_g α_g H_g at the layer's resolution.
+
+    Raises:
+        ValueError: an unknown score, `groups` < 1, or shapes or labels that do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(3.0)
+        >>> group_cam(apply, jnp.eye(2), images, [0]).maps[0].tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
+
+    References:
+        Zhang et al., Group-CAM (arXiv 2103.13859).
+    """
+    _walk.check_score(score)
+    if groups < 1:
+        raise ValueError(f"groups={groups} is too small, expected at least 1")
+    traced = jnp.asarray(percentile, jnp.float32)
+    return _walk.run(_group_cam, apply, params, images, labels, traced, (groups, score), chunk_size, devices)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5, 6))
+def _group_cam(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Int[Array, " b"] | None,
+    percentile: Float[Array, ""],
+    choices: tuple[int, Score],
+    engine: Engine,
+) -> Saliency:
+    groups, score = choices
+    tapped = _tap.tap(apply, params, images, labels)
+    weights = grad_cam_weights(apply, params, tapped)
+    passing = _walk.suited(apply, params, engine)
+    space, n_channels = images.shape[1:-1], weights.shape[1]
+    size = -(-n_channels // groups)
+    groups = -(-n_channels // size)
+
+    def group_maps(weighted: Float[Array, "*grid c"]) -> Float[Array, "g *grid"]:
+        padded = jnp.pad(weighted, [(0, 0)] * (weighted.ndim - 1) + [(0, groups * size - n_channels)])
+        summed = padded.reshape(*weighted.shape[:-1], groups, size).sum(-1)
+        maps = jax.nn.relu(jnp.moveaxis(summed, -1, 0))
+        least = jnp.percentile(maps, percentile, axis=tuple(range(1, maps.ndim)), keepdims=True)
+        return jnp.where(maps > least, maps, 0.0)
+
+    def one_image(row: dict[str, Any]) -> tuple[Float[Array, "*grid"], Float[Array, " g"], Int[Array, ""]]:
+        # The last mask is empty: it is scored for f^c(B), in the same chunks as the others.
+        maps = group_maps(row["weighted"])
+        maps = jnp.concatenate([maps, jnp.zeros_like(maps[:1])])
+        live = (ops.value_range(maps) > 0).at[-1].set(True)
+
+        def seen(picked: Int[Array, " p"]) -> Float[Array, "p *space c_in"]:
+            mask = ops.unit(ops.resize(maps[picked], space))[..., None].astype(images.dtype)
+            return row["image"][None] * mask + row["blurred"][None] * (1 - mask)
+
+        scores = _walk.scores(seen, functools.partial(apply, passing), score, row["label"], live, engine)
+        alphas = jnp.where(live, scores - scores[-1], 0.0)[:-1]
+
+        def term(index: Int[Array, ""]) -> Float[Array, "*grid"]:
+            # s(U(D)) = U((D − min U(D)) / range of U(D)), for U is linear: the sum needs no full resolution.
+            enlarged = ops.resize(maps[index][None], space)
+            span = ops.value_range(enlarged)[0]
+            return (maps[index] - enlarged.min()) * jnp.where(span == 0, 0.0, 1 / jnp.where(span == 0, 1.0, span))
+
+        indices = jnp.arange(groups, dtype=jnp.int32)
+        raw = jnp.einsum("g,g...->...", alphas, jax.lax.map(term, indices), precision="highest")
+        return raw, alphas, live.sum(dtype=jnp.int32)
+
+    weighted = tapped.activations.astype(jnp.float32) * weights.reshape(
+        weights.shape[0], *[1] * (images.ndim - 2), n_channels
+    )
+    rows = dict(image=images, blurred=ops.blur(images), weighted=weighted, label=tapped.labels)
+    raw, alphas, passes = jax.lax.map(one_image, rows)
+    return _tap.to_saliency(
+        raw, jnp.repeat(alphas, size, axis=1)[:, :n_channels], tapped.logits, space, passes=1 + passes
+    )

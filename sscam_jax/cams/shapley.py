@@ -1,0 +1,89 @@
+"""Shapley-CAM: gradient and curvature of the head."""
+
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from sscam_jax.cams import _tap
+from sscam_jax.cams._masked import score_of
+from sscam_jax.cams._tap import Labels
+from sscam_jax.cams.presets import ALLOWED
+from sscam_jax.types import Apply, Params, Saliency
+
+Utility = (
+    Literal["residual_softmax", "logit", "probability", "log_probability"]
+    | Callable[[Float[Array, " n"], Int[Array, ""]], Float[Array, ""]]
+)
+
+
+def shapley_cam(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Labels,
+    *,
+    utility: Utility = "residual_softmax",
+) -> Saliency:
+    """Shapley-CAM: the activations weighted by their Shapley values, to second order.
+
+    L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = GAP(∂u/∂A_k − ½ (H A)_k), H the Hessian of the utility u with respect to the
+    activations. u is Y^c + log p^c, the logit and the logarithm of its probability ("residual softmax", ReST). With
+    the logit and a head that is linear between its kinks, H = 0 and this is Grad-CAM.
+
+    Args:
+        apply: the network, cut at the target layer; static.
+        params: its parameters.
+        images: [b, *space, c_in], as the network takes them.
+        labels: class indices [b]; None explains the predicted class.
+        utility: u, "residual_softmax", "logit", "probability", "log_probability", or a function
+            `(logits [n], label []) -> []` with two derivatives; static.
+
+    Returns:
+        `Saliency`; `weights` are w^c.
+
+    Raises:
+        ValueError: an unknown utility, or shapes or labels that do not fit.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
+        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(4.0)
+        >>> shapley_cam(apply, jnp.eye(2), images, [0], utility="logit").weights.tolist()
+        [[0.25, 0.0]]
+
+    References:
+        Cai, CAMs as Shapley Value-based Explainers, The Visual Computer 2025 (arXiv 2501.06261).
+    """
+    choices = ("residual_softmax", *ALLOWED["score"])
+    if not callable(utility) and utility not in choices:
+        raise ValueError(f"utility={utility!r} is not a choice; choose from {', '.join(map(repr, choices))}")
+    return _shapley_cam(apply, params, images, _tap.checked(apply, params, images, labels), utility)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _shapley_cam(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Int[Array, " b"] | None,
+    utility: Utility,
+) -> Saliency:
+    tapped = _tap.tap(apply, params, images, labels)
+
+    def total(activations: Float[Array, "b *grid c"]) -> Float[Array, ""]:
+        logits = apply.head(params, activations, tapped.carry)
+        if utility == "residual_softmax":
+            both = [score_of(name, logits, tapped.labels) for name in ("logit", "log_probability")]
+            return (both[0] + both[1]).sum()
+        return score_of(utility, logits, tapped.labels).sum()
+
+    # Images do not mix, so the Hessian of the batch's sum times A is each image's own.
+    gradients, curved = jax.jvp(jax.grad(total), (tapped.activations,), (tapped.activations,))
+    slopes = gradients.astype(jnp.float32) - 0.5 * curved.astype(jnp.float32)
+    weights = slopes.mean(tuple(range(1, slopes.ndim - 1)))
+    raw = _tap.weighted_sum(weights, tapped.activations)
+    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])

@@ -1,0 +1,174 @@
+"""Vision transformers (Dosovitskiy et al., An Image is Worth 16x16 Words, arXiv 2010.11929), as in torchvision.
+
+The patches' tokens are the maps [b, h, w, c]. The carry is what else the network needs: the class token, and behind
+a block's first normalisation also the tokens that pass the attention by.
+
+The default layer is the last block's `ln_1` (timm's `blocks.11.norm1`), the input of the last attention. Behind that
+attention only the class token reaches the logits: on the last block's output, every gradient of the patches' tokens is
+zero and so is every map that is made of gradients.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+from sscam_jax.networks.network import Named, Network, Stages
+
+Tokens = tuple[Float[Array, "b h w c"], tuple[Float[Array, "b 1 c"]]]
+"""A block's input and output: the patches' tokens, and the class token as the carry."""
+
+Normalised = tuple[Float[Array, "b h w c"], tuple[Float[Array, "b 1 c"], Float[Array, "b n c"]]]
+"""Behind a block's first normalisation: as `Tokens`, and all n = 1 + h w tokens from before it."""
+
+_BLOCK = r"encoder.layers.encoder_layer_\1"
+# timm's names of the same modules.
+_TIMM = (
+    (r"patch_embed\.proj", "conv_proj"),
+    (r"pos_drop", "encoder.dropout"),
+    (r"blocks", "encoder.layers"),
+    (r"blocks\.(\d+)\.norm1", rf"{_BLOCK}.ln_1"),
+    (r"blocks\.(\d+)", _BLOCK),
+)
+
+
+class Norm(nnx.Module):
+    """(x − mean) / √(variance + 1e-6) · scale + bias over the channels, in float32 whatever the network's precision."""
+
+    def __init__(self, width: int) -> None:
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        scale, bias = (p[...].astype(jnp.float32).reshape(*[1] * (x.ndim - 1), -1) for p in (self.scale, self.bias))
+        y = x.astype(jnp.float32)
+        y -= y.mean(-1, keepdims=True)
+        y *= lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-6)
+        return (y * scale + bias).astype(x.dtype)
+
+
+def _joined(maps: Float[Array, "b h w c"], class_token: Float[Array, "b 1 c"]) -> Float[Array, "b n c"]:
+    b, h, w, c = maps.shape
+    return jnp.concatenate([class_token, maps.reshape(b, h * w, c)], axis=1)
+
+
+class Attention(nnx.Module):
+    """softmax(q kᵀ / √d) v in every head; q, k and v are thirds of one layer's output, heads thirds' equal parts."""
+
+    def __init__(self, width: int, heads: int, rngs: nnx.Rngs) -> None:
+        self.heads = heads
+        self.in_proj = nnx.Linear(width, 3 * width, rngs=rngs)
+        self.out_proj = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, tokens: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+        b, n, c = tokens.shape
+        qkv = self.in_proj(tokens).reshape(b, n, 3, self.heads, c // self.heads)
+        q, k, v = (qkv[:, :, i] for i in range(3))
+        products = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
+        shares = jax.nn.softmax(products / math.sqrt(q.shape[-1])).astype(v.dtype)
+        return self.out_proj(jnp.einsum("bhqk,bkhd->bqhd", shares, v).reshape(b, n, c))
+
+
+class EncoderBlock(nnx.Module):
+    """y = x + attention(ln_1(x)), then y + mlp(ln_2(y)); in two stages, so that it can be cut behind ln_1."""
+
+    def __init__(self, width: int, heads: int, hidden: int, rngs: nnx.Rngs) -> None:
+        self.ln_1 = Norm(width)
+        self.self_attention = Attention(width, heads, rngs)
+        self.ln_2 = Norm(width)
+        self.mlp = Named({"0": nnx.Linear(width, hidden, rngs=rngs), "3": nnx.Linear(hidden, width, rngs=rngs)})
+
+    def normalised(self, state: Tokens) -> Normalised:
+        maps, (class_token,) = state
+        return self.ln_1(maps), (self.ln_1(class_token), _joined(maps, class_token))
+
+    def rest(self, state: Normalised) -> Tokens:
+        maps, (class_token, tokens) = state
+        first, last = getattr(self.mlp, "0"), getattr(self.mlp, "3")
+        tokens = tokens + self.self_attention(_joined(maps, class_token))
+        tokens = tokens + last(jax.nn.gelu(first(self.ln_2(tokens)), approximate=False))
+        return tokens[:, 1:].reshape(maps.shape), (tokens[:, :1],)
+
+
+class Encoder(nnx.Module):
+    """The position embedding, learnt for one grid, the blocks, and the last normalisation."""
+
+    def __init__(self, sizes: "ViT", rngs: nnx.Rngs) -> None:
+        self.grid = sizes.image // sizes.patch
+        self.pos_embedding = nnx.Param(jnp.zeros((1, 1 + self.grid**2, sizes.width)))
+        self.layers = Named(
+            {
+                f"encoder_layer_{i}": EncoderBlock(sizes.width, sizes.heads, 4 * sizes.width, rngs)
+                for i in range(sizes.depth)
+            }
+        )
+        self.ln = Norm(sizes.width)
+
+    def placed(self, maps: Float[Array, "b h w c"], class_token: Float[Array, "1 1 c"]) -> Tokens:
+        """The patches and the class token, each with its position's embedding."""
+        positions = self.pos_embedding[...]
+        class_token = class_token + positions[:, :1]
+        patches = positions[:, 1:].reshape(1, self.grid, self.grid, -1)
+        return maps + patches, (jnp.broadcast_to(class_token, (maps.shape[0], *class_token.shape[1:])),)
+
+
+class VisionTransformer(nnx.Module):
+    """Attribute paths are torchvision's module paths; dropout does nothing in inference and is left out."""
+
+    def __init__(self, sizes: "ViT", num_classes: int, rngs: nnx.Rngs) -> None:
+        patch = (sizes.patch, sizes.patch)
+        self.conv_proj = nnx.Conv(3, sizes.width, patch, patch, padding="VALID", rngs=rngs)
+        self.class_token = nnx.Param(jnp.zeros((1, 1, sizes.width)))
+        self.encoder = Encoder(sizes, rngs)
+        self.heads = Named({"head": nnx.Linear(sizes.width, num_classes, rngs=rngs)})
+        self.depth = sizes.depth
+
+    def body(self) -> Stages:
+        stages: Stages = {
+            "conv_proj": self.conv_proj,
+            "encoder.dropout": lambda maps: self.encoder.placed(maps, self.class_token[...]),
+        }
+        for i in range(self.depth):
+            block = getattr(self.encoder.layers, f"encoder_layer_{i}")
+            stages[f"encoder.layers.encoder_layer_{i}.ln_1"] = block.normalised
+            stages[f"encoder.layers.encoder_layer_{i}"] = block.rest
+        return stages
+
+    def tail(self, state: Tokens) -> Float[Array, "b n"]:
+        _, (class_token,) = state
+        return self.heads.head(self.encoder.ln(class_token[:, 0]))  # type: ignore[attr-defined]
+
+
+@dataclasses.dataclass(frozen=True)
+class ViT:
+    """A vision transformer's sizes; calling it makes the module.
+
+    Attributes:
+        width: the channels of a token.
+        depth: how many blocks.
+        heads: attention heads in a block; they divide the width.
+        patch: a patch's side in pixels.
+        image: the image's side in pixels.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    patch: int = 16
+    image: int = 224
+
+    def __call__(self, num_classes: int, rngs: nnx.Rngs) -> VisionTransformer:
+        return VisionTransformer(self, num_classes, rngs)
+
+    def network(self, name: str) -> Network:
+        """The network of these sizes, cut by default at the last attention's input."""
+        layer = f"encoder.layers.encoder_layer_{self.depth - 1}.ln_1"
+        return Network(name, self, ("encoder.layers",), layer, self.image, only_smallest=True, aliases=_TIMM)
+
+
+VIT_B_16 = ViT(width=768, depth=12, heads=12).network("vit_b_16")
+VIT_S_16 = ViT(width=384, depth=12, heads=6).network("vit_s_16")
