@@ -9,6 +9,8 @@ import scipy.ndimage
 from sscam_jax import ops
 from sscam_jax.metrics.boxes import best_box_iou, box_accuracy, box_iou, connected_components, max_box_acc
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 RNG = np.random.default_rng(0)
 NONE = [-1.0] * 4
 TOUCHING = np.ones((3, 3))
