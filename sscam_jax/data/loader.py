@@ -2,9 +2,9 @@
 
 import dataclasses
 import functools
-import gc
 import io
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -141,7 +141,8 @@ class Batches:
         together = functools.partial(_batch, batch_size=self.batch_size, size=self.size, k=k)
         threads = 1 if self.workers else min(4, os.cpu_count() or 1)  # each holds a batch
         read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
-        batched = examples.batch(self.batch_size, batch_fn=together)[first:].to_iter_dataset(read)
+        # As bytes, because Grain's workers would hand over arrays in shared memory, which outlives an early stop.
+        batched = examples.batch(self.batch_size, batch_fn=together).map(pickle.dumps)[first:].to_iter_dataset(read)
         if self.workers:
             flags = imported("absl.flags").FLAGS
             if not flags.is_parsed():  # Grain asks for its flags; a program without absl never parses them
@@ -150,17 +151,13 @@ class Batches:
         iterator = iter(batched)
         known = set(self.problems)
         try:
-            for batch, problems in iterator:
+            for pickled in iterator:
+                batch, problems = pickle.loads(pickled)
                 self.problems += [each for each in problems if each not in known]
                 known.update(problems)
-                # Workers hand over arrays in shared memory, which would outlive the iterator.
-                yield Batch(*map(np.array, batch)) if self.workers else batch
-                del batch
+                yield batch
         finally:
             iterator.close()
-            del iterator
-            if self.workers:
-                gc.collect()  # Grain's iterator is part of a cycle, and holds the last batches' shared memory
 
 
 def batches(
