@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from sscam_jax.metrics.localization import Boxes, Maps, defined, valid_boxes
+from sscam_jax.metrics.localization import Boxes, Maps, nan_without_box, valid_boxes
 
 Regions = Literal["largest", "all"]
 """Which regions may find the object: the "largest" only (MaxBoxAcc), or "all" of them (MaxBoxAccV2)."""
@@ -162,7 +162,7 @@ def box_iou(
     if regions not in (choices := ("largest", "all")):
         raise ValueError(f"regions={regions!r} is not a choice; choose from {', '.join(map(repr, choices))}")
     ious = _box_iou(maps, boxes, jnp.asarray(thresholds, jnp.float32), regions)
-    return jnp.moveaxis(defined(jnp.moveaxis(ious, -1, 0), boxes), 0, -1)
+    return jnp.moveaxis(nan_without_box(jnp.moveaxis(ious, -1, 0), boxes), 0, -1)
 
 
 def best_box_iou(

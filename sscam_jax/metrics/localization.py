@@ -86,7 +86,7 @@ def box_mask(boxes: Boxes, shape: tuple[int, int]) -> Float[Array, "b h w"]:
     return jnp.max(rows[..., :, None] * columns[..., None, :], axis=1, initial=0.0)
 
 
-def defined(values: Float[Array, "*m b"], boxes: Boxes) -> Float[Array, "*m b"]:
+def nan_without_box(values: Float[Array, "*m b"], boxes: Boxes) -> Float[Array, "*m b"]:
     """NaN for images without a box."""
     defined = jnp.broadcast_to(valid_boxes(boxes).any(-1), values.shape)
     return jnp.where(defined, values, jnp.nan)
@@ -122,7 +122,7 @@ def energy_in_box(maps: Maps, boxes: Boxes) -> Float[Array, "*m b"]:
     References:
         Wang et al., Score-CAM, CVPR Workshops 2020.
     """
-    return defined(100 * _energy(maps, box_mask(boxes, (maps.shape[-2], maps.shape[-1]))), boxes)
+    return nan_without_box(100 * _energy(maps, box_mask(boxes, (maps.shape[-2], maps.shape[-1]))), boxes)
 
 
 @jax.jit
@@ -151,7 +151,7 @@ def energy_over_area(maps: Maps, boxes: Boxes) -> Float[Array, "*m b"]:
     area = masks.mean((-2, -1))
     energy = _energy(maps, masks)
     area = jnp.broadcast_to(jnp.where(area > 0, area, 1.0), energy.shape)
-    return defined(energy / area, boxes)
+    return nan_without_box(energy / area, boxes)
 
 
 @jax.jit
@@ -192,4 +192,4 @@ def pointing_game(maps: Maps, boxes: Boxes, *, tolerance: float | Num[Array, ""]
     largest = ((maps == top) & (top > 0)).astype(jnp.float32)
     count = largest.sum((-2, -1))
     share = (largest * jnp.broadcast_to(hits, maps.shape)).sum((-2, -1)) / jnp.maximum(count, 1.0)
-    return defined(100 * share, boxes)
+    return nan_without_box(100 * share, boxes)
