@@ -74,9 +74,9 @@ def test_boxes_that_no_image_has(fit):
 
 
 def test_a_box_beyond_the_image_is_clipped_and_named_past_one_pixel():
-    found, problems = fitted_boxes(boxes((4, 24, 8, 40), (4, 24, 8, 33)), 32, 16, UPRIGHT, 14, "squash")
+    found, problems = fitted_boxes(boxes((4, 24, 8, 34), (4, 24, 8, 33)), 32, 16, UPRIGHT, 14, "squash")
     np.testing.assert_allclose(found, [[0.25, 0.75, 0.5, 1]] * 2)
-    assert problems == ["box 4, 24, 8, 40 (y0, x0, y1, x1) reaches beyond the image of 32×16 pixels: clipped"]
+    assert problems == ["box 4, 24, 8, 34 (y0, x0, y1, x1) reaches beyond the image of 32×16 pixels: clipped"]
 
 
 def test_no_boxes():
