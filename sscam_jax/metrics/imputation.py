@@ -29,32 +29,33 @@ class Road(NamedTuple):
     combined: Float[Array, "m b"]
 
 
-def _neighbours(values: Float[Array, "*space c"]) -> Float[Array, "*space c"]:
+def _neighbours(values: Float[Array, "c *space"]) -> Float[Array, "c *space"]:
     """Weighted sum of the adjacent pixels, nothing beyond the edge.
 
     In two dimensions the weights are 1/6 at the sides and 1/12 at the corners; in any number of them the outer product
     of (1/2, 1, 1/2) without its centre, which sums to 1.
     """
-    total, axes = values, values.ndim - 1
-    for axis in range(axes):
+    total, axes = values, range(1, values.ndim)
+    for axis in axes:
         length = values.shape[axis]
         padded = jnp.pad(total, [(1, 1) if i == axis else (0, 0) for i in range(values.ndim)])
         sides = [jax.lax.slice_in_dim(padded, start, start + length, axis=axis) for start in (0, 2)]
         total = total + (sides[0] + sides[1]) / 2
-    return (total - values) / (2**axes - 1)
+    return (total - values) / (2 ** len(axes) - 1)
 
 
 def _impute(image: Float[Array, "*space c"], removed: Bool[Array, "*space"]) -> Float[Array, "*space c"]:
-    hole = removed[..., None].astype(jnp.float32)
-    image = image.astype(jnp.float32)
-    weights = _neighbours(jnp.ones((*removed.shape, 1), jnp.float32))
+    # Channels first, for the sums run along rows of pixels: several times faster on CPU.
+    pixels = jnp.moveaxis(image.astype(jnp.float32), -1, 0)
+    hole = removed[None].astype(jnp.float32)
+    weights = _neighbours(jnp.ones((1, *removed.shape), jnp.float32))
 
-    def equations(unknown: Float[Array, "*space c"]) -> Float[Array, "*space c"]:
+    def equations(unknown: Float[Array, "c *space"]) -> Float[Array, "c *space"]:
         return hole * (weights * unknown - _neighbours(unknown))
 
-    known = hole * _neighbours((1 - hole) * image)
+    known = hole * _neighbours((1 - hole) * pixels)
     filled, _ = jax.scipy.sparse.linalg.cg(equations, known, tol=_TOLERANCE, maxiter=_MOST_STEPS)
-    return jnp.where(removed[..., None], filled, image)
+    return jnp.moveaxis(jnp.where(removed[None], filled, pixels), 0, -1)
 
 
 @jax.jit
@@ -80,7 +81,9 @@ def impute(images: Float[Array, "b *space c"], removed: Bool[Array, "b *space"])
     References:
         Rong et al., A Consistent and Efficient Evaluation Strategy for Attribution Methods, ICML 2022.
     """
-    return jax.vmap(_impute)(images, removed)
+    # One after the other on CPU: each is then done after its own number of steps.
+    together = 1 if jax.default_backend() == "cpu" else images.shape[0]
+    return jax.lax.map(lambda row: _impute(*row), (images, removed), batch_size=together)
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "percentiles", "chunk_size"))
