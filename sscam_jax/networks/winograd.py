@@ -4,10 +4,10 @@ With d a 4x4 tile of the input and g the kernel, the 2x2 outputs are Aᵀ [(G g 
 arXiv 1509.09308, Eq. 8), the products a matrix product over channels. G g Gᵀ is computed once, before the passes.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
@@ -18,9 +18,20 @@ from sscam_jax.types import Params
 # of the cache, with fewer channels the products are too thin; either is slower than the direct convolution.
 _MOST_NUMBERS, _FEWEST_CHANNELS = 1 << 20, 32
 
-_G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
-# A left inverse of G: the kernel is still in G g Gᵀ.
-_G_INVERSE = np.array([[1, 0, 0, 0], [0, 1, -1, 0], [0, 0, 0, 1]], np.float32)
+
+def _kernel(g: Array) -> Array:
+    """G g."""
+    return jnp.stack([g[0], (g[0] + g[1] + g[2]) / 2, (g[0] - g[1] + g[2]) / 2, g[2]])
+
+
+def _kernel_again(transformed: Array) -> Array:
+    """g of G g."""
+    return jnp.stack([transformed[0], transformed[1] - transformed[2], transformed[3]])
+
+
+def _both_ways(function: Callable[[Array], Array], kernel: Float[Array, "i i c_in c_out"]) -> Array:
+    """Along rows, then along columns."""
+    return function(function(kernel).swapaxes(0, 1)).swapaxes(0, 1)
 
 
 def _input(d: list[Array]) -> list[Array]:
@@ -63,7 +74,7 @@ class Conv3x3(nnx.Conv):
             y = _minimal_filtering(inputs, kernel)
         else:
             if kernel.shape[0] == 4:
-                kernel = jnp.einsum("ia,jb,abcd->ijcd", _G_INVERSE, _G_INVERSE, kernel, precision="highest")
+                kernel = _both_ways(_kernel_again, kernel)
             layout = ("NHWC", "HWIO", "NHWC")
             y = lax.conv_general_dilated(inputs, kernel, (1, 1), [(1, 1), (1, 1)], dimension_numbers=layout)
         return y if self.bias is None else y + self.bias[...].reshape(1, 1, 1, -1)
@@ -82,4 +93,4 @@ def _at(params: Params, path: tuple[str, ...]) -> Params:
     kernel = params["kernel"]
     if kernel.shape[2] < _FEWEST_CHANNELS:
         return params
-    return {**params, "kernel": jnp.einsum("ai,bj,ijcd->abcd", _G, _G, kernel, precision="highest")}
+    return {**params, "kernel": _both_ways(_kernel, kernel)}

@@ -122,7 +122,7 @@ class Network:
                     options = dict(preset=preset, noise=noise, precision=precision)
                     self.add_ours("SS-CAM", name, ours * samples, self.ss_cam, self.apply, **options)
             floor = jax_sides.Floor(self.whole, self.params, self.images, jax.devices(), precision)
-            note = f"chunk {len(floor.inputs)}"
+            note = f"chunk {floor.chunk}"
             self.add("SS-CAM", f"floor{suffix}", ours * samples, floor.seconds, ours * samples, note=note)
             self.add_ours("Score-CAM", f"ours{suffix}", ours, self.score_cam, precision=precision)
             self.add("Score-CAM", f"floor{suffix}", ours, floor.seconds, ours, note=note)

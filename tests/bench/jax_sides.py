@@ -46,7 +46,7 @@ def load(name: str, weights: pathlib.Path) -> tuple[sscam.Apply, Params]:
 
 def some(apply: sscam.Apply, channels: Sequence[int]) -> sscam.Apply:
     """The same network, of whose target layer only these channels are explained."""
-    return sscam.Apply(SomeChannels(apply, tuple(channels)), WholeHead(apply), apply.stem)
+    return sscam.Apply(SomeChannels(apply, tuple(channels)), WholeHead(apply), apply.stem, apply.for_cpu)
 
 
 def channels(apply: sscam.Apply, params: Params, images: jax.Array) -> tuple[int, list[int]]:
@@ -72,37 +72,49 @@ def low_resolution(saliency: sscam.Saliency) -> np.ndarray:
 
 
 class Floor:
-    """Bare forward passes of the network, jitted, in the chunk that is fastest."""
+    """Bare forward passes of the network, nothing else: a jitted loop over chunks that lie ready, of the best size.
+
+    On a CPU with the parameters in the form in which the passes are fastest, as in the engine.
+    """
 
     def __init__(
         self, apply: sscam.Apply, params: Params, images: jax.Array, devices: Sequence[jax.Device], precision: str
     ) -> None:
-        self.run = jax.jit(apply)
         mesh = Mesh(np.array(devices), ("channels",))
+        on_cpu = devices[0].platform == "cpu" and apply.for_cpu is not None
+        params = jax.jit(apply.for_cpu)(params) if on_cpu else params
         self.params = jax.tree.map(lambda leaf: leaf.astype(precision), params)
         self.params = jax.device_put(self.params, NamedSharding(mesh, PartitionSpec()))
-        self.spread = NamedSharding(mesh, PartitionSpec("channels"))
+        self.spread = NamedSharding(mesh, PartitionSpec(None, "channels"))
         self.images, self.precision = images, precision
-        chunks = (128, 256, 512) if devices[0].platform == "gpu" else (8, 16, 32, 64)
+
+        def passes(params, chunks):
+            return jax.lax.scan(lambda carry, chunk: (carry, apply(params, chunk)), None, chunks)[1]
+
+        self.run = jax.jit(passes)
+        sizes = (1, 2, 4, 8) if on_cpu else (128, 256, 512)
         per_pass = {}
-        for chunk in chunks:
-            self.fill(chunk * len(devices))
-            per_pass[chunk * len(devices)] = min([self.chunk_seconds() for _ in range(4)][1:]) / chunk
+        for size in sizes:
+            self.fill(size * len(devices))
+            per_pass[size * len(devices)] = min([self.loop_seconds() for _ in range(4)][1:]) / self.inputs.size
         self.fill(min(per_pass, key=per_pass.__getitem__))
 
     def fill(self, size: int) -> None:
-        noise = jax.random.normal(jax.random.key(SEED), (size, *self.images.shape[1:]))
+        """A loop of chunks of this size, 64 passes or more."""
+        self.chunk, chunks = size, max(2, 64 // size)
+        noise = jax.random.normal(jax.random.key(SEED), (chunks, size, *self.images.shape[1:]))
         self.inputs = jax.device_put((self.images + noise).astype(self.precision), self.spread)
 
-    def chunk_seconds(self) -> float:
+    def loop_seconds(self) -> float:
         began = time.perf_counter()
         jax.block_until_ready(self.run(self.params, self.inputs))
         return time.perf_counter() - began
 
     def seconds(self, passes: int) -> float:
-        """Whole chunks are run; the time is that of their share."""
-        times = [self.chunk_seconds() for _ in range(math.ceil(passes / len(self.inputs)))]
-        return sum(times) * passes / (len(times) * len(self.inputs))
+        """Whole loops are run; the time is that of their share."""
+        a_loop = self.inputs.shape[0] * self.chunk
+        times = [self.loop_seconds() for _ in range(math.ceil(passes / a_loop))]
+        return sum(times) * passes / (len(times) * a_loop)
 
 
 def pass_flops(apply: sscam.Apply, params: Params, images: jax.Array) -> float:
