@@ -1,10 +1,13 @@
 """Modules of Flax NNX and of Flax Linen."""
 
 import dataclasses
+import functools
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from sscam_jax.adapt import submodules
@@ -13,7 +16,8 @@ from sscam_jax.adapt.tap import Inputs, Logits, Tap, cut
 from sscam_jax.types import Apply, Params
 
 if TYPE_CHECKING:
-    from flax import linen, nnx
+    from flax import linen as nn
+    from flax import nnx
 
 
 def flax_nnx(
@@ -68,7 +72,8 @@ def flax_nnx(
     copy = nnx.clone(model)
     copy.eval()
     submodules.find(copy, layer, nnx.Module)
-    graph, random, state = nnx.split(copy, nnx.RngState, ...)
+    parts: Any = nnx.split(copy, nnx.RngState, ...)
+    graph, random, state = parts
     leaves, random_tree = jax.tree.flatten(random)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     network = _NNX(graph, jax.tree.structure(state), random_tree, shapes, layer, tuple(sorted(kwargs.items())))
@@ -91,7 +96,7 @@ class _NNX:
         # The state's leaves and the plain dict's come in one order, that of their sorted paths.
         state = jax.tree.unflatten(self.tree, jax.tree.leaves(params))
         # In inference nothing draws: any keys and counts will do.
-        random = jax.tree.unflatten(self.random_tree, [jnp.zeros(*each) for each in self.random_shapes])
+        random = jax.tree.unflatten(self.random_tree, [jnp.zeros(shape, dtype) for shape, dtype in self.random_shapes])
         model = nnx.merge(self.graph, random, state)
         before = dict(jax.tree.leaves_with_path(nnx.state(model)))
         module, method = submodules.find(model, self.layer, nnx.Module)
@@ -108,7 +113,7 @@ class _NNX:
 
 
 def linen(
-    module: "linen.Module",
+    module: "nn.Module",
     variables: Params,
     layer: str,
     *,
@@ -152,19 +157,39 @@ def linen(
         >>> grad_cam(apply, params, images, [0]).weights.shape
         (1, 8)
     """
-    network = _Linen(module, layer, tuple(sorted(kwargs.items())))
+    network = _Linen(module, _identity(module), layer, tuple(sorted(kwargs.items())))
     layout = Layout(channels_first, tokens, grid)
     return cut(network, variables, layer, inputs=inputs, logits=logits, layout=layout)
 
 
+def _identity(value: Any) -> Hashable:
+    """What a module is, by value: Linen's own hash refuses the list of a `Sequential`."""
+    from flax import linen as nn
+
+    if isinstance(value, nn.Module):
+        fields = [field.name for field in dataclasses.fields(value) if field.name != "parent"]
+        return type(value), *(_identity(getattr(value, name)) for name in fields)
+    if isinstance(value, functools.partial):
+        return functools.partial, value.func, _identity(value.args), _identity(value.keywords)
+    if isinstance(value, Mapping):
+        return "mapping", *((name, _identity(each)) for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return type(value), *map(_identity, value)
+    if isinstance(value, np.ndarray | jax.Array):
+        return "array", value.shape, str(value.dtype), np.asarray(value).tobytes()
+    return value
+
+
 @dataclasses.dataclass(frozen=True)
 class _Linen:
-    module: Any
+    module: Any = dataclasses.field(compare=False)
+    identity: Hashable
     layer: str
     kwargs: tuple[tuple[str, Any], ...]
 
     def __call__(self, variables: Params, images: Float[Array, "b ..."], tap: Tap, *inputs: Any) -> Any:
-        from flax import errors, linen
+        from flax import errors
+        from flax import linen as nn
 
         seen: dict[str, None] = {}
 
@@ -176,7 +201,7 @@ class _Linen:
             return tap(output) if path == self.layer else output
 
         try:
-            with linen.intercept_methods(intercept):
+            with nn.intercept_methods(intercept):
                 outputs = self.module.apply(variables, images, *inputs, **dict(self.kwargs))
         except (errors.ModifyScopeVariableError, errors.InvalidRngError) as error:
             raise ValueError(

@@ -52,7 +52,7 @@ def find(model: Any, layer: str, kind: type) -> tuple[Any, str]:
 
 
 @functools.cache
-def _tapped(cls: type, method: str) -> type:
+def _tapped(cls: Any, method: str) -> Any:
     """The class with what a method gives handed to the tap."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -67,7 +67,8 @@ def _tapped(cls: type, method: str) -> type:
 def tapping(module: Any, method: str, tap: Tap) -> Iterator[None]:
     """Tap a method of a module, which must be a copy: it stays changed."""
     # By its class, which a flattening and unflattening of the model inside the model keeps, as no attribute would be.
-    object.__setattr__(module, "__class__", _tapped(type(module), method))
+    cls: Any = type(module)
+    object.__setattr__(module, "__class__", _tapped(cls, method))
     token = _TAP.set(tap)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A network that can't be cut, as features and head: it is run twice, and the layer's output is replaced the second time.
+"""A network that can't be cut, as features and head: it is run twice, the second time with other activations.
 
 `features` runs the network and keeps what the layer gives. `head` runs it again on the same images and goes on from
 the activations instead of the layer's own output: that is the network after the cut. What lies before the layer is
@@ -15,6 +15,11 @@ from jaxtyping import Array, Float
 
 from sscam_jax.adapt.layout import Layout
 from sscam_jax.types import Apply, Params
+
+try:
+    from jax.extend.core import get_opaque_trace_state
+except ImportError:  # where older versions of JAX have it
+    from jax.core import get_opaque_trace_state
 
 Tap = Callable[[Any], Any]
 """What a network hands the layer's output to; it goes on with what it gets back."""
@@ -88,10 +93,10 @@ class _Cut:
     ) -> tuple[Any, Float[Array, "..."]]:
         """The network's outputs, and what the layer gave before it was replaced."""
         given = []
-        outside = jax.core.get_opaque_trace_state(convention="sscam_jax")
+        outside = get_opaque_trace_state()
 
         def tap(output: Any) -> Any:
-            if jax.core.get_opaque_trace_state(convention="sscam_jax") != outside:
+            if get_opaque_trace_state() != outside:
                 raise ValueError(
                     f"layer {self.layer!r} runs inside a transformation of the network (a scan, remat, jit or vmap): "
                     "cut outside it"
