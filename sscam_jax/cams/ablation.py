@@ -81,7 +81,7 @@ def _ablation_cam(
         activations = row["activations"]
 
         def without(channels: Int[Array, " p"]) -> Float[Array, "p *grid c"]:
-            kept = jnp.arange(n_channels, dtype=jnp.int32)[None] != channels[:, None]
+            kept = 1 - jax.nn.one_hot(channels, n_channels, dtype=activations.dtype)
             return activations[None] * kept.reshape(-1, *[1] * (activations.ndim - 1), n_channels)
 
         # The last version drops no channel: scored in the same chunks, its rounding is that of the others.

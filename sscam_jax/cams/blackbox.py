@@ -220,7 +220,7 @@ def _occlusion(
         """1 where a window covers the image; no window has the last index."""
         mask = jnp.float32(index < n_windows)
         for cover, at in zip(covers, jnp.unravel_index(index, counts), strict=True):
-            mask = mask[..., None] * jnp.asarray(cover, jnp.float32)[at]
+            mask = jnp.einsum("...,i->...i", mask, jnp.asarray(cover, jnp.float32)[at], precision="highest")
         return mask
 
     def one_image(row: dict[str, Any]) -> Float[Array, "*space"]:
