@@ -2,10 +2,9 @@
 
     python tests/golden/maps_more.py      (from the repository's root; made with torch 2.13.0, jax 0.10.2)
 
-needs what maps.py needs, whose small network and images these are. Set right before the comparison, because they are
-documented differences and not the method's: Smooth Grad-CAM++ gets logits scaled up, against the epsilon in its
-denominator, and noise drawn as this package documents it; test-time augmentation scales by factors alone that keep
-ReLU maps proportional, so that pytorch-grad-cam's order of resizing and normalising does not matter.
+needs what maps.py needs, whose small network and images these are. For Smooth Grad-CAM++ the logits are scaled up,
+which makes the epsilon in torchcam's denominator too small to be seen, and the noise is drawn as this package
+documents it.
 """
 
 import jax
