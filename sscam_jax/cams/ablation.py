@@ -166,7 +166,8 @@ def _recipro_cam(
         product = jnp.ones((positions.shape[0], *[1] * len(grid)), jnp.float32)
         for axis, at in enumerate(jnp.unravel_index(positions, grid)):
             distance = jnp.abs(jnp.arange(grid[axis], dtype=jnp.int32)[None] - at[:, None])
-            line = jnp.where(distance < 2, 0.5 / 2.0**distance, 0.0) if gaussian else jnp.float32(distance == 0)
+            here, beside = (0.5, 0.25) if gaussian else (1.0, 0.0)
+            line = jnp.where(distance == 0, here, jnp.where(distance == 1, beside, 0.0))
             shape = [grid[axis] if other == axis else 1 for other in range(len(grid))]
             product = product * line.reshape(-1, *shape)
         return product
