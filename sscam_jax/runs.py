@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import pathlib
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from sscam_jax.convert.files import replacing
 from sscam_jax.data.extra import imported
-from sscam_jax.evaluate import Part
+from sscam_jax.loop import Part
 from sscam_jax.statistics import Results
 
 _FORMAT = 1
@@ -34,7 +35,7 @@ class Stored(NamedTuple):
         probability: of the explained class [n].
         raw: the maps at the target layer's resolution [r, m, n, *grid].
         problems: (id, name, why) of everything that was wrong with the data.
-        missing: how many batches are not there yet.
+        unfinished: the processes that have not ended, by their numbers.
     """
 
     config: Mapping[str, Any]
@@ -42,7 +43,7 @@ class Stored(NamedTuple):
     probability: np.ndarray
     raw: np.ndarray
     problems: Sequence[tuple[int, str, str]]
-    missing: int
+    unfinished: Sequence[int]
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
@@ -50,7 +51,8 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
         for name in sorted({*old, *new}):
             yield from _differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
     elif old != new:
-        yield f"{path}: {json.dumps(old)} there, {json.dumps(new)} now"
+        there, now = (textwrap.shorten(json.dumps(each), 80, placeholder=" …") for each in (old, new))
+        yield f"{path}: {there} there, {now} now"
 
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
@@ -72,8 +74,8 @@ class Run:
 
     Args:
         folder: made where missing.
-        config: everything that determines the result, in terms that JSON has; `batches` is how many batches there
-            are over all processes.
+        config: everything that determines the result, in terms that JSON has: `methods`, `names` of the images by
+            id, `processes`, and whatever else.
         process: (index, count) of this process.
 
     Raises:
@@ -83,9 +85,9 @@ class Run:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with Run(pathlib.Path(folder), dict(batches=1, seed=0)) as run:
+        ...     with Run(pathlib.Path(folder), dict(processes=1, seed=0)) as run:
         ...         run.done
-        ...     Run(pathlib.Path(folder), dict(batches=1, seed=1)).__enter__()
+        ...     Run(pathlib.Path(folder), dict(processes=1, seed=1)).__enter__()
         Traceback (most recent call last):
             ...
         ValueError: '...' holds a run of another configuration (seed: 0 there, 1 now); choose another folder
@@ -109,9 +111,9 @@ class Run:
                 os.link(part, path)
             (self.folder / f".config-{self.process[0]}").unlink(missing_ok=True)
         found = _read_config(self.folder)
-        if differences := list(_differences(found, self.config)):
+        if differences := sorted(_differences(found, self.config), key=len):
             raise ValueError(
-                f"'{self.folder}' holds a run of another configuration ({'; '.join(differences)}); "
+                f"'{self.folder}' holds a run of another configuration ({'; '.join(differences[:5])}); "
                 "choose another folder"
             )
         self.parts.mkdir(parents=True, exist_ok=True)
@@ -142,6 +144,10 @@ class Run:
             np.savez_compressed(stream, problems=np.array(told), **part._asdict())
             stream.flush()
             os.fsync(stream.fileno())
+
+    def finish(self) -> None:
+        """Say that all batches of this process are there."""
+        (self.parts / "finished").touch()
 
 
 def _parts(folder: pathlib.Path) -> Iterator[tuple[Part, list[tuple[int, str, str]]]]:
@@ -191,8 +197,9 @@ def read(folder: pathlib.Path) -> Stored:
     problems = sorted({problem for _, problems in found for problem in problems})
     skipped = sorted({int(i) for part, _ in found for i in part.skipped})
     problems += [(i, names.get(str(i), str(i)), "no class to explain: skipped") for i in skipped]
-    missing = config["batches"] - len(found)
-    return Stored(config, results, joined("probability", 0), joined("raw", 2), problems, missing)
+    count = config["processes"]
+    unfinished = [i for i in range(count) if not (folder / "parts" / f"{i}-of-{count}" / "finished").exists()]
+    return Stored(config, results, joined("probability", 0), joined("raw", 2), problems, unfinished)
 
 
 def write_parquet(stored: Stored, path: pathlib.Path) -> None:

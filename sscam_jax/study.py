@@ -3,10 +3,12 @@
 import dataclasses
 import hashlib
 import itertools
+import os
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -14,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
-from sscam_jax import comparison, data, gallery, metrics, networks, ops, plots, runs, tables
-from sscam_jax.evaluate import Target, measured
+from sscam_jax import comparison, data, gallery, networks, ops, plots, runs, tables
+from sscam_jax import metrics as library
+from sscam_jax.loop import Target, measured
 from sscam_jax.methods import CONTROLS, Method, draws, parse
-from sscam_jax.types import Params
+from sscam_jax.types import Apply, Batch, Params
 
 DEFAULT_METHODS = ("grad-cam", "grad-cam++", "score-cam", "ss-cam")
 DEFAULT_METRICS = ("average-drop", "average-increase", "average-gain", "insertion", "deletion")
@@ -34,6 +37,7 @@ class Settings:
         data: the data set, see `data.source`.
         model: the network's name.
         checkpoint: a file, address or known name; None: the network's default.
+        num_classes: the classes that the checkpoint knows.
         layer: where the network is cut; None: its default.
         methods: see `methods.parse`; the controls are added.
         metrics: names of `metrics.METRICS`; none stands for the usual ones.
@@ -49,6 +53,7 @@ class Settings:
     data: str
     model: str = "resnet18"
     checkpoint: str | None = None
+    num_classes: int = 1000
     layer: str | None = None
     methods: Sequence[str] = DEFAULT_METHODS
     metrics: Sequence[str] = ()
@@ -70,41 +75,41 @@ def _digest(params: Params) -> str:
     return total.hexdigest()[:16]
 
 
-def _check_data(source: data.Source, settings: Settings, num_classes: int) -> tuple[str, ...]:
+def _check_data(source: data.Source, settings: Settings) -> tuple[str, ...]:
     """The metrics to measure, if the data set has what they and the target need."""
     for name in settings.metrics:
-        if name not in metrics.METRICS:
-            raise ValueError(f"metric '{name}' is not known; choose from {', '.join(map(repr, metrics.METRICS))}")
-        if metrics.METRICS[name].needs_boxes and not source.has_boxes:
-            boxless = ", ".join(repr(each) for each, metric in metrics.METRICS.items() if not metric.needs_boxes)
+        if name not in library.METRICS:
+            raise ValueError(f"metric '{name}' is not known; choose from {', '.join(map(repr, library.METRICS))}")
+        if library.METRICS[name].needs_boxes and not source.has_boxes:
+            boxless = ", ".join(repr(each) for each, metric in library.METRICS.items() if not metric.needs_boxes)
             raise ValueError(f"metric '{name}' needs boxes, which '{source.name}' does not have; choose from {boxless}")
     if settings.target == "truth":
         if not source.has_labels:
             raise ValueError(f"'{source.name}' has no labels: explain the predicted class (--target predicted)")
-        if source.classes is not None and len(source.classes) != num_classes:
+        if source.classes is not None and len(source.classes) != settings.num_classes:
             raise ValueError(
-                f"'{source.name}' has {len(source.classes)} classes, {settings.model} knows {num_classes}: explain the "
-                "predicted class (--target predicted), or give a checkpoint for these classes"
+                f"'{source.name}' has {len(source.classes)} classes, the network knows {settings.num_classes}: explain "
+                "the predicted class (--target predicted), or give a checkpoint for these classes"
             )
     return tuple(settings.metrics) or DEFAULT_METRICS + (DEFAULT_BOX_METRICS if source.has_boxes else ())
-
-
-def _methods(settings: Settings) -> tuple[dict[str, Method], dict[str, Any]]:
-    """The methods asked for and the controls, by their text; and all of their choices."""
-    parsed = {spec: parse(spec) for spec in dict.fromkeys((*settings.methods, *CONTROLS))}
-    return {spec: method for spec, (method, _) in parsed.items()}, {spec: each for spec, (_, each) in parsed.items()}
 
 
 class Progress:
     """Maps and passes done: a bar in a terminal or notebook, else now and then a line on stderr."""
 
-    def __init__(self, images: int, done: int, per_image: int) -> None:
-        self.images, self.per_image, self.first = images, per_image, done
-        self.maps, self.passes, self.began = done * per_image, 0, time.monotonic()
+    def __init__(self, images: int, done: int, batches: int, per_image: int) -> None:
+        self.images, self.per_image = images, per_image
+        self.first = images * done / max(1, batches)
+        self.maps, self.passes, self.began = round(self.first * per_image), 0, time.monotonic()
         self.told = self.began
-        quiet = not sys.stderr.isatty() and "ipykernel" not in sys.modules
-        self.bar = tqdm(total=images * per_image, initial=self.maps, unit="map", disable=quiet)
-        self.quiet = quiet
+        self.quiet = not sys.stderr.isatty() and "ipykernel" not in sys.modules
+        self.bar = tqdm(total=images * per_image, initial=self.maps, unit="map", disable=self.quiet)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
 
     def __call__(self, maps: int, passes: int) -> None:
         self.maps, self.passes = self.maps + maps, self.passes + passes
@@ -124,79 +129,140 @@ class Progress:
             )
 
 
-def evaluate(settings: Settings, out: pathlib.Path, *, workers: int = 0, process: tuple[int, int] = (0, 1)) -> None:
-    """Measure methods on a data set into a run folder, going on where an earlier run of the same settings stopped.
+def evaluate(
+    apply: Apply,
+    params: Params,
+    batches: Iterable[Batch],
+    methods: Sequence[str] | Mapping[str, Method],
+    metrics: Sequence[str],
+    *,
+    out: str | os.PathLike[str],
+    seed: int = 0,
+    keys: int = 1,
+    target: Target = "truth",
+    process: tuple[int, int] = (0, 1),
+    about: Mapping[str, Any] | None = None,
+) -> comparison.Comparison | None:
+    """Measure methods on batches of any data set, with any network, into a run folder.
+
+    Every batch is written when it is measured; a second call with the same arguments goes on where the first one
+    stopped, and ends with the same tables. Controls (uniform, Gaussian, random, mean activation, FakeCAM) are measured
+    beside the methods. The folder gets `table.md`, `table.csv`, `table.json` and `results.parquet`.
+
+    Args:
+        apply: the network, cut at the target layer.
+        params: its parameters.
+        batches: `data.batches`, or any sized collection of `Batch`es of one shape that can be iterated over.
+        methods: texts for `methods.parse` ("ss-cam:paper,sigma=1"), or methods by the names that tables give them.
+        metrics: names of `metrics.METRICS`.
+        out: the run folder; made where missing.
+        seed: of all random numbers.
+        keys: how often methods that draw random numbers are run, each time with another noise.
+        target: explain the class that the data gives ("truth") or the network's ("predicted").
+        process: (index, count): of `count` processes this is number `index`, and `batches` is its share. With more
+            than one, `sscam table` makes the tables when all have ended.
+        about: what else determines the result, in terms that JSON has, so that a run with another is refused: where
+            `batches` does not say which data these are, or `methods` are functions of your own.
+
+    Returns:
+        The comparison that the tables show; None where this is one of several processes.
+
+    Raises:
+        ValueError: an argument is not possible, or the folder holds a run with other arguments.
+
+    Example:
+        >>> import tempfile
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)))
+        >>> images = np.float32([[[[1, 0], [0, 1]], [[0, 1], [0, 1]]]])
+        >>> batch = Batch(images, np.int32([0]), np.float32([[[0, 0, 0.5, 0.5]]]), np.int32([0]), np.array([True]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found = evaluate(apply, (), [batch], ["grad-cam"], ["energy"], out=folder)
+        >>> found.methods[0], found.sections[0].means.values[0].tolist()
+        ('grad-cam', [100.0])
+    """
+    folder = pathlib.Path(out)
+    parsed: dict[str, tuple[Method, Any]] = {name: (method, None) for name, method in CONTROLS.items()}
+    if isinstance(methods, Mapping):
+        parsed = {name: (method, None) for name, method in methods.items()} | parsed
+    else:
+        parsed = {spec: parse(spec) for spec in methods} | parsed
+    source = getattr(batches, "source", None)
+    known = {} if source is None else {str(i): source.examples[int(i)].name for i in source.ids}
+    device = jax.local_devices()[0]
+    config = dict(
+        settings=dict(seed=seed, keys=keys, target=target, metrics=list(metrics), data=getattr(source, "name", None)),
+        methods=list(parsed),
+        choices={name: choices for name, (_, choices) in parsed.items()},
+        data=None if source is None else source.fingerprint(),
+        params=_digest(params),
+        versions={name: version(name) for name in ("sscam_jax", "jax", "jaxlib", "numpy", "pillow")},
+        device=f"{len(jax.local_devices())} × {device.device_kind}",
+        processes=process[1],
+        names=known,
+        about=dict(about or {}),
+    )
+    images = len(batches) * getattr(batches, "batch_size", 1)  # type: ignore[arg-type]  # sized, as documented
+    with runs.Run(folder, config, process) as run:
+        done = run.done
+        per_image = sum(keys if draws(method) else 1 for method, _ in parsed.values())
+        with Progress(images, done, len(batches), per_image) as tell:  # type: ignore[arg-type]
+            options: dict[str, Any] = dict(keys=keys, target=target, first=done, tell=tell)
+            bound = {name: method for name, (method, _) in parsed.items()}
+            parts = measured(apply, params, batches, bound, metrics, key=jax.random.key(seed), **options)
+            problems: list[data.Problem] = getattr(batches, "problems", [])
+            told = len(problems)
+            for number, part in zip(itertools.count(done), parts):
+                run.write(number, part, problems[told:])
+                told = len(problems)
+        run.finish()
+    if process[1] > 1:
+        return None
+    return table(folder)
+
+
+def run(settings: Settings, out: pathlib.Path, *, workers: int = 0, process: tuple[int, int] = (0, 1)) -> None:
+    """What `sscam evaluate` does: `evaluate` for a data set and a network by their names, and a gallery.
 
     Args:
         settings: what to measure.
         out: the run folder; made where missing.
         workers: processes that decode images; the results do not depend on it.
-        process: (index, count): this process takes its share of the data and writes its own parts; with count 1
-            the tables are written too, else `sscam table` does so when all have ended.
+        process: (index, count) of this process; it takes its share of the data.
 
     Raises:
         ValueError: a setting is not possible, or the folder holds another run.
         FileNotFoundError: the data or the checkpoint is not there.
     """
-    methods, choices = _methods(settings)
+    for spec in settings.methods:
+        parse(spec)
     source = data.subset(data.source(settings.data), settings.limit, settings.seed)
-    apply, params = networks.load(settings.model, layer=settings.layer, checkpoint=settings.checkpoint)
-    shape = jax.ShapeDtypeStruct((1, settings.size, settings.size, 3), jnp.float32)
-    names = _check_data(source, settings, jax.eval_shape(apply, params, shape).shape[-1])
-    count = process[1]
-
-    def share(i: int) -> data.Batches:
-        options: dict[str, Any] = dict(size=settings.size, fit=settings.fit, workers=workers)
-        return data.batches(source, batch_size=settings.batch_size, process=(i, count), **options)
-
-    batches = share(process[0])
-    device = jax.local_devices()[0]
-    config = dict(
-        settings={**dataclasses.asdict(settings), "metrics": names, "data": source.name, "checkpoint": None},
-        methods=list(methods),
-        choices=choices,
-        data=source.fingerprint(),
-        params=_digest(params),
-        layer=settings.layer or next(m.default_layer for m in networks.models() if m.name == settings.model),
-        versions={name: _version(name) for name in ("sscam_jax", "jax", "jaxlib", "flax", "numpy", "pillow")},
-        device=f"{len(jax.local_devices())} × {device.device_kind}",
-        processes=count,
-        batches=sum(len(share(i)) for i in range(count)),
-        names={str(i): source.examples[int(i)].name for i in source.ids},
+    names = _check_data(source, settings)
+    apply, params = networks.load(
+        settings.model, layer=settings.layer, checkpoint=settings.checkpoint, num_classes=settings.num_classes
     )
-    with runs.Run(out, config, process) as run:
-        done = run.done
-        per_image = sum(settings.keys if draws(method) else 1 for method in methods.values())
-        images = len(range(process[0], len(source), count))
-        tell = Progress(images, min(images, done * settings.batch_size), per_image)
-        options: dict[str, Any] = dict(keys=settings.keys, target=settings.target, first=done, tell=tell)
-        parts = measured(apply, params, batches, methods, names, key=jax.random.key(settings.seed), **options)
-        with tell.bar:
-            told = 0
-            for number, part in zip(itertools.count(done), parts):
-                problems = batches.problems[told:]
-                told = len(batches.problems)
-                run.write(number, part, problems)
-        if count == 1:
-            table(out, batches=batches)
+    shown: dict[str, Any] = dict(size=settings.size, fit=settings.fit)
+    batches = data.batches(source, batch_size=settings.batch_size, workers=workers, process=process, **shown)
+    [model] = [model for model in networks.models() if model.name == settings.model]
+    about = dict(model=model.name, layer=settings.layer or model.default_layer, flax=version("flax"), **shown)
+    about |= dict(limit=settings.limit, batch_size=settings.batch_size)
+    options: dict[str, Any] = dict(seed=settings.seed, keys=settings.keys, target=settings.target, process=process)
+    evaluate(apply, params, batches, settings.methods, names, out=out, about=about, **options)
+    if process[1] == 1:
+        stored = runs.read(out)
+        metric = "energy" if "energy" in stored.results.metrics else stored.results.metrics[0]
+        plots.save(draw_gallery(stored, batches, metric), out / "gallery.png")
 
 
-def _version(name: str) -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version(name)
-
-
-def table(out: pathlib.Path, *, batches: data.Batches | None = None, baseline: str | None = None) -> str:
+def table(out: pathlib.Path, *, baseline: str | None = None) -> comparison.Comparison:
     """Merge a run folder's parts into `results.parquet`, `table.md`, `.csv` and `.json`.
 
     Args:
         out: the run folder.
-        batches: the data set, where it is at hand: the figure `gallery.png` is drawn too.
         baseline: the method that differences are taken to; None: Grad-CAM, or the first where it is missing.
 
     Returns:
-        The table in Markdown.
+        What the tables say.
 
     Raises:
         ValueError: the baseline is not among the methods, or nothing was measured yet.
@@ -206,10 +272,7 @@ def table(out: pathlib.Path, *, batches: data.Batches | None = None, baseline: s
     found = compare(stored, baseline)
     tables.write(found, out)
     runs.write_parquet(stored, out / "results.parquet")
-    if batches is not None:
-        metric = "energy" if "energy" in stored.results.metrics else stored.results.metrics[0]
-        plots.save(draw_gallery(stored, batches, metric), out / "gallery.png")
-    return tables.markdown(found)
+    return found
 
 
 def compare(stored: runs.Stored, baseline: str | None = None) -> comparison.Comparison:
@@ -221,13 +284,14 @@ def compare(stored: runs.Stored, baseline: str | None = None) -> comparison.Comp
     per_class = [
         name
         for name in {column.partition("@")[0] for column in stored.results.metrics} & {"pointing"}
-        if settings["data"].startswith("voc2007") and settings["target"] == "truth"
+        if str(settings["data"]).startswith("voc2007") and settings["target"] == "truth"
     ]
     unreadable = [name for _, name, why in stored.problems if why.startswith("unreadable")]
     missing = [f"{name} ({why})" for _, name, why in stored.problems if not why.startswith("unreadable")]
+    missing += [f"what process {i} has not measured yet" for i in stored.unfinished]
     return comparison.compare(
         stored.results,
-        metrics.METRICS,
+        library.METRICS,
         baseline=baseline,
         per_class=per_class,
         unreadable=unreadable,
@@ -257,4 +321,4 @@ def draw_gallery(stored: runs.Stored, batches: data.Batches, metric: str) -> Any
             data.photograph(np.asarray(batch.images[0])), results.names[image], saliency_map, np.asarray(batch.boxes[0])
         )
 
-    return gallery.gallery(results, metric, metrics.METRICS[metric.partition("@")[0]], load)
+    return gallery.gallery(results, metric, library.METRICS[metric.partition("@")[0]], load)

@@ -25,9 +25,8 @@ from sscam_jax.metrics.localization import Boxes, Maps, nan_without_box, valid_b
 Regions = Literal["largest", "all"]
 """Which regions may find the object: the "largest" only (MaxBoxAcc), or "all" of them (MaxBoxAccV2)."""
 
-THRESHOLDS = tuple(i / 20 for i in range(20))
-"""0, 0.05, ..., 0.95 of a map's maximum. The reference code's steps of 0.01 take five times as long, and can only find
-more: compare with published numbers by `[i / 100 for i in range(100)]`."""
+THRESHOLDS = tuple(i / 100 for i in range(100))
+"""0, 0.01, ..., 0.99 of a map's maximum."""
 
 
 def _largest_neighbour(labels: Int[Array, "n h w"]) -> Int[Array, "n h w"]:

@@ -1,0 +1,44 @@
+"""Methods by one line of text."""
+
+import functools
+
+import pytest
+
+import sscam_jax as sscam
+from sscam_jax import cams, methods
+
+
+def test_a_name_alone_is_the_method_itself():
+    assert methods.parse("grad-cam") == (cams.grad_cam, {})
+    method, choices = methods.parse("ss-cam")
+    assert method is sscam.ss_cam
+    assert choices.items() >= dict(sscam.SS_CAM_PRESETS["paper"], noise="independent", budget=None).items()
+
+
+def test_presets_and_options_are_bound_and_told():
+    method, choices = methods.parse("ss-cam:authors,sigma=1.5,prior_in_sum=false,prior=none,score=logit,n_samples=3")
+    given = dict(preset="authors", sigma=1.5, prior_in_sum=False, prior=None, score="logit", n_samples=3)
+    assert isinstance(method, functools.partial) and method.func is sscam.ss_cam and method.keywords == given
+    assert choices.items() >= (dict(sscam.SS_CAM_PRESETS["authors"]) | given).items()
+    assert methods.parse("score-cam:score=logit")[0].keywords == dict(score="logit")
+
+
+@pytest.mark.parametrize("name,method", methods.METHODS.items())
+def test_who_draws_takes_a_key(name, method):
+    assert methods.draws(methods.parse(name)[0]) == (name in ("ss-cam", "random"))
+
+
+@pytest.mark.parametrize(
+    "spec,message",
+    [
+        ("gradcam", "method 'gradcam' is not known; choose from 'cam', 'grad-cam', "),
+        ("ss-cam:wang", "preset 'wang' is not one of ss-cam; choose from 'paper', 'paper_mean', "),
+        ("ss-cam:paper,N=3", "'N=3' is not an option of ss-cam; choose from .*n_samples="),
+        ("ss-cam:sigma=1,paper", "'paper' is not an option of ss-cam"),
+        ("grad-cam:sigma=1", "'sigma=1' is not an option of grad-cam; it has none"),
+        ("ss-cam:key=1", "'key=1' is not an option of ss-cam"),
+    ],
+)
+def test_what_is_not_known_is_refused(spec, message):
+    with pytest.raises(ValueError, match=message):
+        methods.parse(spec)
