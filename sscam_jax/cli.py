@@ -302,4 +302,5 @@ def models() -> None:
 
 
 app.command(no_args_is_help=True)(cli_study.evaluate)
+app.command(no_args_is_help=True)(cli_study.ablate)
 app.command(no_args_is_help=True)(cli_study.table)
