@@ -31,7 +31,7 @@ MODULES = {
 METHODS = ("cam", "grad_cam", "grad_cam_pp", "score_cam", "ss_cam")
 # `sscam_jax.cli` documents its functions for the terminal; `sscam_jax.explain` is its other half.
 PUBLIC = ("sscam_jax", "sscam_jax.ops", "sscam_jax.plots", "sscam_jax.types") + tuple(
-    f"sscam_jax.{package}" for package in ("cams", "convert", "data", "networks")
+    f"sscam_jax.{package}" for package in ("cams", "convert", "data", "metrics", "networks")
 )
 
 

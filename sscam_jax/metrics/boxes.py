@@ -203,7 +203,7 @@ def box_accuracy(
     thresholds: Sequence[float] = THRESHOLDS,
     regions: Regions = "largest",
 ) -> Float[Array, "*m b t"]:
-    """BoxAcc(τ, δ) of single images: is the object found at each threshold?
+    """BoxAcc(τ, δ) of single images: whether the object is found at each threshold.
 
     100 where `box_iou` is at least δ, else 0; higher is better. Its mean over images is the accuracy at that threshold.
 

@@ -156,7 +156,7 @@ def energy_over_area(maps: Maps, boxes: Boxes) -> Float[Array, "*m b"]:
 
 @jax.jit
 def pointing_game(maps: Maps, boxes: Boxes, *, tolerance: float | Num[Array, ""] = 15.0) -> Float[Array, "*m b"]:
-    """Is the map's maximum in a box, or near one?
+    """Pointing game: whether the map's maximum is in a box, or near one.
 
     A hit, if the centre of the largest pixel is at most `tolerance` away from a box. Where several pixels are equally
     large the value is their share of hits: what picking one of them at random gives, and chance for a uniform map. A
