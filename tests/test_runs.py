@@ -140,3 +140,32 @@ def test_parquet_has_a_row_for_every_map(tmp_path):
         and row["label"] == 6
         and row["max-box-acc@0.20"] == row["energy"] + 2
     )
+
+
+def test_parquet_comes_back(tmp_path):
+    pytest.importorskip("pyarrow")
+    with runs.Run(tmp_path, CONFIG) as run:
+        measured = part(9, 0, 5)
+        measured.values[0, 1, 2, 1] = np.nan
+        measured.passes[1, 0], measured.values[1, 0], measured.flat[1, 0] = 0, np.nan, False
+        run.write(0, measured, [])
+    written = runs.read(tmp_path).results
+    runs.write_parquet(runs.read(tmp_path), tmp_path / "results.parquet")
+    again = runs.read_parquet(tmp_path / "results.parquet")
+    assert again._fields == written._fields and again.names == ("a", "b", "c")
+    for name, value in written._asdict().items():
+        np.testing.assert_array_equal(getattr(again, name), value)
+        assert np.asarray(getattr(again, name)).dtype == np.asarray(value).dtype
+
+
+def test_other_parquet_files_are_refused(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        runs.read_parquet(tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("text")
+    with pytest.raises(ValueError, match="text.parquet' is not what a run writes: "):
+        runs.read_parquet(tmp_path / "text.parquet")
+    table = pytest.importorskip("pyarrow").table(dict(image=["a"], method=["cam"], energy=[1.0]))
+    parquet.write_table(table, tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match="it has no column 'key', 'label', 'predicted'"):
+        runs.read_parquet(tmp_path / "other.parquet")
