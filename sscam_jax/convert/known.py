@@ -99,5 +99,15 @@ KNOWN: dict[str, Known] = {
             top5=95.318,
             source="torchvision, ViT_B_16_Weights.IMAGENET1K_V1",
         ),
+        Known(
+            name="swin_t-704ceda3",
+            model="swin_t",
+            url=f"{_TORCHVISION}swin_t-704ceda3.pth",
+            sha256="704ceda3",
+            licence=_BSD,
+            top1=81.474,
+            top5=95.776,
+            source="torchvision, Swin_T_Weights.IMAGENET1K_V1",
+        ),
     )
 }

@@ -86,6 +86,14 @@ _VIT = (
         for rule in _layer(rf"blocks\.(\d+)\.{theirs}\.", rf"encoder.layers.encoder_layer_\1.{ours}", "kernel", DENSE)
     ),
 )
+_SWIN = (
+    *_layer(r"(features\.0\.0)\.", r"\1", "kernel", CONV),
+    *_layer(r"(features\.0\.2|features\.\d\.norm|features\.\d\.\d\.norm[12]|norm)\.", r"\1", "scale", SAME),
+    *_layer(r"(features\.\d\.\d\.(?:attn\.(?:qkv|proj)|mlp\.[03])|head)\.", r"\1", "kernel", DENSE),
+    Rule(r"(features\.\d\.reduction)\.weight", r"\1.kernel", DENSE),
+    Rule(r"(features\.\d\.\d\.attn\.relative_position_bias_table)", r"\1", SAME),
+    Rule(r"features\.\d\.\d\.attn\.relative_position_index", None, SAME),  # follows from the window's size
+)
 RULES: dict[str, tuple[Rule, ...]] = {
     "resnet18": (
         Rule(rf"({_RESNET_CONV})\.weight", r"\1.kernel", CONV),
@@ -106,6 +114,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "squeezenet1_1": _SQUEEZENET,
     "vit_b_16": _VIT,
     "vit_s_16": _VIT,
+    "swin_t": _SWIN,
 }
 # A converted file holds the parameters under their own paths.
 CONVERTED = (Rule(r"(.+)", r"\1", SAME),)

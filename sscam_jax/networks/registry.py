@@ -19,12 +19,14 @@ from sscam_jax.convert.read import clean
 from sscam_jax.networks.network import Network, cut, stage_names, template
 from sscam_jax.networks.resnet import RESNET18
 from sscam_jax.networks.squeezenet import SQUEEZENET1_0, SQUEEZENET1_1
+from sscam_jax.networks.swin import SWIN_T
 from sscam_jax.networks.vgg import VGG16_NETWORK
 from sscam_jax.networks.vit import VIT_B_16, VIT_S_16
 from sscam_jax.types import Apply, Params
 
 _NETWORKS = {
-    network.name: network for network in (RESNET18, VGG16_NETWORK, SQUEEZENET1_0, SQUEEZENET1_1, VIT_B_16, VIT_S_16)
+    network.name: network
+    for network in (RESNET18, VGG16_NETWORK, SQUEEZENET1_0, SQUEEZENET1_1, VIT_B_16, VIT_S_16, SWIN_T)
 }
 _FORMAT = "sscam_jax"  # marks the metadata of a converted file
 
@@ -37,7 +39,8 @@ class Model(NamedTuple):
     Attributes:
         name: its name.
         layers: where it can be cut; a name such as `layer4` stands for the last stage inside.
-        default_layer: the layer that the paper explains; of a transformer, the input of the last attention.
+        default_layer: the layer that the paper explains; of a ViT, the input of the last attention; of Swin, the
+            last maps.
         checkpoints: names of its known checkpoints.
         default_checkpoint: the one that `load` takes when none is named; None where none is known.
     """
@@ -61,7 +64,7 @@ def models() -> tuple[Model, ...]:
 
     Example:
         >>> [model.name for model in models()]
-        ['resnet18', 'vgg16', 'squeezenet1_0', 'squeezenet1_1', 'vit_b_16', 'vit_s_16']
+        ['resnet18', 'vgg16', 'squeezenet1_0', 'squeezenet1_1', 'vit_b_16', 'vit_s_16', 'swin_t']
         >>> models()[0].default_layer
         'layer4'
 
@@ -209,12 +212,12 @@ def load(
 
     Args:
         name: the network, one of `models()`.
-        layer: where it is cut, under torchvision's module path (of a transformer, timm's too); None: the layer
-            that the paper explains, or the input of a transformer's last attention.
+        layer: where it is cut, under torchvision's module path (of a ViT, timm's too); None: the layer
+            that the paper explains, the input of a ViT's last attention, or Swin's last maps.
         checkpoint: None for the network's default known checkpoint, another known checkpoint's name, an
             address, a file (torchvision's names in .pth, .safetensors, .npz or .pkl, or a converted file), or
             a mapping: arrays or PyTorch tensors by torchvision's names (nested under "state_dict" or prefixed
-            `module.` as in a file), or parameters as this function returns them. A transformer's tensors may
+            `module.` as in a file), or parameters as this function returns them. A ViT's tensors may
             have timm's names.
         num_classes: how many logits the checkpoint has.
 
@@ -233,6 +236,7 @@ def load(
 
     References:
         ResNet: arXiv 1512.03385. VGG: arXiv 1409.1556. SqueezeNet: arXiv 1602.07360. ViT: arXiv 2010.11929.
+        Swin: arXiv 2103.14030.
     """
     network = _network(name)
     apply = cut(network, num_classes, layer)

@@ -37,9 +37,10 @@ _TIMM = (
 
 
 class Norm(nnx.Module):
-    """(x − mean) / √(variance + 1e-6) · scale + bias over the channels, in float32 whatever the network's precision."""
+    """(x − mean) / √(variance + ε) · scale + bias over the channels, in float32 whatever the network's precision."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, epsilon: float = 1e-6) -> None:
+        self.epsilon = epsilon
         self.scale = nnx.Param(jnp.ones(width))
         self.bias = nnx.Param(jnp.zeros(width))
 
@@ -47,7 +48,7 @@ class Norm(nnx.Module):
         scale, bias = (p[...].astype(jnp.float32).reshape(*[1] * (x.ndim - 1), -1) for p in (self.scale, self.bias))
         y = x.astype(jnp.float32)
         y -= y.mean(-1, keepdims=True)
-        y *= lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-6)
+        y *= lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
         return (y * scale + bias).astype(x.dtype)
 
 
