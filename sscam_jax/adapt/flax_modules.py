@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -93,8 +93,13 @@ class _NNX:
     def __call__(self, params: Params, images: Float[Array, "b ..."], tap: Tap, *inputs: Any) -> Any:
         from flax import nnx
 
+        leaves = jax.tree.leaves(params)
+        if len(leaves) != self.tree.num_leaves:
+            raise ValueError(
+                f"params are not those of this network: they have {len(leaves)} arrays, expected {self.tree.num_leaves}"
+            )
         # The state's leaves and the plain dict's come in one order, that of their sorted paths.
-        state = jax.tree.unflatten(self.tree, jax.tree.leaves(params))
+        state = jax.tree.unflatten(self.tree, leaves)
         # In inference nothing draws: any keys and counts will do.
         random = jax.tree.unflatten(self.random_tree, [jnp.zeros(shape, dtype) for shape, dtype in self.random_shapes])
         model = nnx.merge(self.graph, random, state)
@@ -162,7 +167,7 @@ def linen(
     return cut(network, variables, layer, inputs=inputs, logits=logits, layout=layout)
 
 
-def _identity(value: Any) -> Hashable:
+def _identity(value: Any) -> Any:
     """What a module is, by value: Linen's own hash refuses the list of a `Sequential`."""
     from flax import linen as nn
 
@@ -183,7 +188,7 @@ def _identity(value: Any) -> Hashable:
 @dataclasses.dataclass(frozen=True)
 class _Linen:
     module: Any = dataclasses.field(compare=False)
-    identity: Hashable
+    identity: Any
     layer: str
     kwargs: tuple[tuple[str, Any], ...]
 
@@ -191,13 +196,13 @@ class _Linen:
         from flax import errors
         from flax import linen as nn
 
-        seen: dict[str, None] = {}
+        ran: dict[str, bool] = {}  # whether it is a module, not just a method of one
 
         def intercept(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
             output = method(*args, **kwargs)
             names = context.module.path + (() if context.method_name == "__call__" else (context.method_name,))
             path = ".".join(names)
-            seen[path] = None
+            ran[path] = context.method_name == "__call__"
             return tap(output) if path == self.layer else output
 
         try:
@@ -208,8 +213,8 @@ class _Linen:
                 f"{type(self.module).__name__} is not in inference mode ({error}): give its switch as a keyword "
                 "argument, such as train=False or deterministic=True"
             ) from error
-        if self.layer not in seen:
-            choices = ", ".join(repr(path) for path in seen if path)
+        if self.layer not in ran:
+            choices = ", ".join(repr(path) for path, module in ran.items() if path and module)
             raise ValueError(
                 f"layer {self.layer!r} is not a module of {type(self.module).__name__}, nor a method of one, that "
                 f"runs; choose from {choices}"

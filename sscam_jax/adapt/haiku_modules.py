@@ -80,15 +80,14 @@ class _Haiku:
     def __call__(self, params: Params, images: Float[Array, "b ..."], tap: Tap, *inputs: Any) -> Any:
         import haiku as hk
 
-        seen: dict[str, None] = {}
+        ran: dict[str, bool] = {}  # whether it is a module, not just a method of one
 
         def intercept(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
             output = method(*args, **kwargs)
             name = context.module.module_name
             if context.method_name != "__call__":
                 name = f"{name}.{context.method_name}"
-            if context.method_name != "__init__":
-                seen[name] = None
+            ran[name] = context.method_name == "__call__"
             return tap(output) if name == self.layer else output
 
         arguments = (params["params"], params["state"]) if self.stateful else (params,)
@@ -102,9 +101,11 @@ class _Haiku:
                 f"the network draws random numbers ({error}): transform it in inference mode, such as with "
                 "is_training=False"
             ) from error
-        if self.layer not in seen:
-            choices = ", ".join(map(repr, seen))
-            raise ValueError(f"layer {self.layer!r} is not a module that runs, nor a method; choose from {choices}")
+        if self.layer not in ran:
+            choices = ", ".join(repr(name) for name, module in ran.items() if module)
+            raise ValueError(
+                f"layer {self.layer!r} is not a module that runs, nor a method of one; choose from {choices}"
+            )
         if not self.stateful:
             return outputs
         outputs, state = outputs
