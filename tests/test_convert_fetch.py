@@ -16,7 +16,7 @@ import numpy as np
 import pooch
 import pytest
 
-from sscam_jax.convert import KNOWN, CheckpointError, Known, download, fetch, read_checkpoint
+from sscam_jax.convert import KNOWN, RULES, CheckpointError, Known, download, fetch, read_checkpoint
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -239,7 +239,7 @@ def test_progress_bar(server: Server, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_the_table() -> None:
     for name, entry in KNOWN.items():
-        assert name == entry.name and entry.model in ("resnet18", "vgg16", "squeezenet1_0", "squeezenet1_1")
+        assert name == entry.name and entry.model in RULES
         if entry.url.startswith("https://"):  # torchvision's names carry the start of the hash
             assert entry.sha256.startswith(name.rsplit("-", 1)[-1]) and entry.filename == f"{name}.pth"
             assert entry.top1 is not None and entry.top5 is not None and 50 < entry.top1 < entry.top5 < 100

