@@ -3,6 +3,7 @@
 import functools
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -269,7 +270,7 @@ class _Evaluation:
             return (), np.zeros((*none, 0), np.float32), np.zeros(none, bool), np.zeros(none, int), np.zeros(none, "f4")
         columns = tuple(found[0][0])
         n, shape = int(live.sum()), (self.keys, len(self.methods))
-        grid = next(iter(found[0][1].values())).raw.shape[1:]
+        grid = min((each.raw.shape[1:] for each in found[0][1].values()), key=math.prod)
         values = np.full((*shape, n, len(columns)), np.nan, np.float32)
         flat, passes = np.zeros((*shape, n), bool), np.zeros((*shape, n), np.int32)
         raw = np.full((*shape, n, *grid), np.nan, np.float32)
@@ -279,7 +280,9 @@ class _Evaluation:
                 m = positions[name]
                 for k, column in enumerate(columns):
                     values[r, m, :, k] = measured[column][live, i]
-                flat[r, m], passes[r, m], raw[r, m] = each.flat[live], each.passes[live], each.raw[live]
+                flat[r, m], passes[r, m] = each.flat[live], each.passes[live]
+                # Methods without a layer answer at the input's resolution.
+                raw[r, m] = jax.image.resize(each.raw[live], (n, *grid), "linear")
         return columns, values, flat, passes, raw
 
 

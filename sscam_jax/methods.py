@@ -29,8 +29,22 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "cam": cams.cam,
         "grad-cam": cams.grad_cam,
         "grad-cam++": cams.grad_cam_pp,
+        "xgrad-cam": cams.xgrad_cam,
+        "hires-cam": cams.hires_cam,
+        "layer-cam": cams.layer_cam,
+        "smooth-grad-cam++": cams.smooth_grad_cam_pp,
+        "finer-cam": cams.finer_cam,
+        "shapley-cam": cams.shapley_cam,
+        "eigen-cam": cams.eigen_cam,
+        "eigen-grad-cam": cams.eigen_grad_cam,
+        "ablation-cam": cams.ablation_cam,
+        "recipro-cam": cams.recipro_cam,
+        "group-cam": cams.group_cam,
         "score-cam": cams.score_cam,
         "ss-cam": cams.ss_cam,
+        "is-cam": cams.is_cam,
+        "rise": cams.rise,
+        "occlusion": cams.occlusion,
         **CONTROLS,
     }
 )
@@ -39,9 +53,13 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 _PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "score-cam": cams.SCORE_CAM_PRESETS,
     "ss-cam": cams.SS_CAM_PRESETS,
+    "is-cam": cams.IS_CAM_PRESETS,
 }
 # Who runs a method gives these: they are no choice of what is computed.
 _NOT_OPTIONS = ("apply", "params", "images", "labels", "key", "ids", "devices", "progress", "chunk_size", "preset")
+
+# Numbers that need not be whole: `sigma=1` is σ = 1.0.
+_REAL = ("sigma",)
 
 
 def _value(text: str) -> Any:
@@ -71,7 +89,7 @@ def parse(spec: str) -> tuple[Method, dict[str, Any]]:
     Example:
         >>> method, choices = parse("ss-cam:paper,sigma=1")
         >>> method.keywords, choices["noise_on"], choices["sigma"]
-        ({'preset': 'paper', 'sigma': 1}, 'masked_input', 1)
+        ({'preset': 'paper', 'sigma': 1.0}, 'masked_input', 1.0)
     """
     name, _, rest = spec.partition(":")
     if name not in METHODS:
@@ -92,6 +110,8 @@ def parse(spec: str) -> tuple[Method, dict[str, Any]]:
             can = f"choose from {', '.join(f'{option}=' for option in options)}" if options else "it has none"
             raise ValueError(f"'{item}' is not an option of {name}; {can}")
         given[option] = _value(value)
+        if option in _REAL and type(given[option]) is int:
+            given[option] = float(given[option])
     if presets:
         preset = given.get("preset", parameters["preset"].default)
         choices |= dict(presets[preset])

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from sscam_jax import comparison, data, gallery, networks, ops, plots, runs, tables
 from sscam_jax import metrics as library

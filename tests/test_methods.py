@@ -25,7 +25,7 @@ def test_presets_and_options_are_bound_and_told():
 
 @pytest.mark.parametrize("name,method", methods.METHODS.items())
 def test_who_draws_takes_a_key(name, method):
-    assert methods.draws(methods.parse(name)[0]) == (name in ("ss-cam", "random"))
+    assert methods.draws(methods.parse(name)[0]) == (name in ("ss-cam", "random", "rise", "smooth-grad-cam++"))
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,11 @@ def explain(
     if ids.shape != images.shape[:1]:
         raise ValueError(f"ids have shape {ids.shape}, expected {images.shape[:1]}: one integer an image")
     checked = _tap.checked(apply, params, images, labels)
+    if values["score"] in ("probability", "log_probability") and _tap.classes(apply, params, images) == 1:
+        raise ValueError(
+            f"score={values['score']!r} of a network with a single logit is the same for every input; choose from "
+            "'logit', 'sigmoid'"
+        )
     if chunk_size is None:
         chunk_size = auto_chunk(apply, params, images)
     if chunk_size < 1:

@@ -44,6 +44,8 @@ def score_of(score: Score, logits: Float[Array, "m n"], labels: Int[Array, " m"]
         logits = jax.nn.softmax(logits)
     elif score == "log_probability":
         logits = jax.nn.log_softmax(logits)
+    elif score == "sigmoid":
+        logits = jax.nn.sigmoid(logits)
     return jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
 
 
@@ -63,6 +65,11 @@ def _steps(path: str, n_samples: int) -> Float[Array, " n"]:
     """What each of N samples multiplies the masked input by: i/N, or the running sum of these."""
     straight = jnp.arange(1, n_samples + 1, dtype=jnp.float32) / n_samples
     return straight if path == "straight" else jnp.cumsum(straight)
+
+
+def _cast(leaf: Array, precision: str) -> Array:
+    """Floating point numbers in another precision; a network's integers, as those of positions, stay as they are."""
+    return leaf.astype(precision) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
 def _times(factors: Float[Array, " p"], arrays: Float[Array, "q ..."]) -> Float[Array, "p ..."]:
@@ -170,7 +177,7 @@ def _probe(
     image, maps = row["image"], row["maps"]
     space = image.shape[:-1]
     if choices.precision != "float32":
-        params = jax.tree.map(lambda leaf: leaf.astype(choices.precision), params)
+        params = jax.tree.map(lambda leaf: _cast(leaf, choices.precision), params)
     # Common noise through a linear first layer: it answers to masked input and noise apart, once each, not once a pair.
     stem = apply.stem if choices.noise == "common" and choices.noise_on is not None else None
 

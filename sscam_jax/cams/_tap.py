@@ -31,6 +31,17 @@ def _shapes(apply: Apply, treedef: Any, leaves: tuple[tuple[tuple[int, ...], Any
     return activations, jax.eval_shape(apply.head, params, activations, carry)
 
 
+def _shapes_of(apply: Apply, params: Params, images: Array) -> tuple[Any, Any]:
+    """Shapes of the activations and the logits."""
+    leaves, treedef = jax.tree.flatten((params, images))
+    return _shapes(apply, treedef, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves))
+
+
+def classes(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) -> int:
+    """How many logits the network has."""
+    return _shapes_of(apply, params, images)[1].shape[-1]
+
+
 def checked(
     apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels
 ) -> Int[Array, " b"] | None:
@@ -40,8 +51,7 @@ def checked(
             f"images have shape {images.shape}, expected [b, *space, c_in] with b ≥ 1 and at least one spatial axis: "
             "a single image is images[None]"
         )
-    leaves, treedef = jax.tree.flatten((params, images))
-    activations, logits = _shapes(apply, treedef, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves))
+    activations, logits = _shapes_of(apply, params, images)
     if activations.ndim != images.ndim or activations.shape[0] != images.shape[0]:
         raise ValueError(
             f"apply.features gives activations of shape {activations.shape} for images of shape {images.shape}, "

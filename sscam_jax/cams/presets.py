@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from jaxtyping import Array
 
-Score = Literal["probability", "logit", "log_probability"] | Callable[[Array, Array], Array]
+Score = Literal["probability", "logit", "log_probability", "sigmoid"] | Callable[[Array, Array], Array]
 Baseline = Literal["none", "zeros", "blur", "image"] | Array
 NoiseOn = Literal["masked_input", "mask", "activation"]
 SigmaMode = Literal["inverse_range_squared", "std", "variance", "relative"]

@@ -54,8 +54,9 @@ def score_cam(
         images: [b, *space, c_in], as the network takes them.
         labels: class indices [b]; None explains the predicted class.
         preset: a row of `SCORE_CAM_PRESETS`; the arguments below replace single choices of it.
-        score: f^c, "probability" (after the softmax), "logit", "log_probability" (never positive: without a
-            baseline or `channel_softmax` its map is flat), or a function `(logits [n], label []) -> []` (static:
+        score: f^c, "probability" (after the softmax), "logit", "sigmoid" (of the logit: for several classes at
+            once), "log_probability" (never positive: without a baseline or `channel_softmax` its map is flat), or a
+            function `(logits [n], label []) -> []` (static:
             pass the same function object to reuse a compilation).
         baseline: X_b, whose score is subtracted: "none", "zeros" (the mean colour, for normalised images),
             "blur", "image" (the image itself), or an array [*space, c_in] or [b, *space, c_in].
