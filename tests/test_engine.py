@@ -135,7 +135,7 @@ def test_out_of_memory_halves_the_chunk(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("platform", "gigabytes", "wanted"), [("cpu", 64, 4), ("gpu", 80, 512), ("gpu", 0.001, 128), ("tpu", None, 4)]
+    ("platform", "gigabytes", "wanted"), [("cpu", 64, 2), ("gpu", 80, 512), ("gpu", 0.001, 128), ("tpu", None, 64)]
 )
 def test_chunk_for_a_device(monkeypatch, platform, gigabytes, wanted):
     stats = None if gigabytes is None else dict(bytes_limit=int(gigabytes * 1e9))

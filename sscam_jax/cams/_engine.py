@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,15 +19,17 @@ from sscam_jax.cams.presets import ALLOWED, Choices
 from sscam_jax.types import Apply, Params, Saliency
 
 # Larger chunks fall out of a CPU's cache; an accelerator is full long before this many inputs.
-_CPU_CHUNK, _LARGEST_CHUNK = 2, 512
+_CPU_CHUNK, _UNKNOWN_CHUNK, _LARGEST_CHUNK = 2, 64, 512
 
 
 def auto_chunk(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) -> int:
     """Network inputs at once for this device: 2 on CPU, else what fits in half of the memory, a power of two."""
     device = jax.devices()[0]
-    memory = (device.memory_stats() or {}).get("bytes_limit", 0) if device.platform != "cpu" else 0
-    if not memory:
+    if device.platform == "cpu":
         return _CPU_CHUNK
+    memory = (device.memory_stats() or {}).get("bytes_limit", 0)
+    if not memory:
+        return _UNKNOWN_CHUNK
     jaxpr = jax.make_jaxpr(apply)(params, images[:1])
     largest = max(variable.aval.size for equation in jaxpr.jaxpr.eqns for variable in equation.outvars)
     # A layer's input and output, the noisy inputs and the compiler's workspace live at once.
@@ -45,52 +47,71 @@ def explain(
     progress: Progress | None,
     devices: Sequence[jax.Device] | None,
 ) -> Saliency:
-    """Check what depends on the images, then run the compiled core; out of memory halves the chunk.
+    """Score-CAM, SS-CAM and IS-CAM: check their own arguments, then run the compiled core.
 
     `values` are the fields of `Choices` and `Traced`.
     """
     baseline = values.pop("baseline")
-    traced = None
+    image = None
     if not isinstance(baseline, str):
-        traced = jnp.asarray(baseline, images.dtype)
-        if traced.shape not in (images.shape, images.shape[1:]):
+        image = jnp.asarray(baseline, images.dtype)
+        if image.shape not in (images.shape, images.shape[1:]):
             raise ValueError(
-                f"baseline has shape {traced.shape}, expected {images.shape[1:]} or {images.shape}, or one of "
+                f"baseline has shape {image.shape}, expected {images.shape[1:]} or {images.shape}, or one of "
                 f"{', '.join(map(repr, ALLOWED['baseline']))}"
             )
-        traced, baseline = jnp.broadcast_to(traced, images.shape), "none"
+        image, baseline = jnp.broadcast_to(image, images.shape), "none"
     key, ids, sigma = (values.pop(name) for name in ("key", "ids", "sigma"))
-    ids = jnp.arange(images.shape[0], dtype=jnp.int32) if ids is None else jnp.asarray(ids)
-    if ids.shape != images.shape[:1]:
-        raise ValueError(f"ids have shape {ids.shape}, expected {images.shape[:1]}: one integer an image")
-    checked = _tap.checked(apply, params, images, labels)
+    ids = _tap.checked_ids(ids, images)
+    labels = _tap.checked(apply, params, images, labels)
     if values["score"] in ("probability", "log_probability") and _tap.classes(apply, params, images) == 1:
         raise ValueError(
             f"score={values['score']!r} of a network with a single logit is the same for every input; choose from "
             "'logit', 'sigmoid'"
         )
+    traced = Traced(image, key, ids, jnp.asarray(sigma, jnp.float32))
+    choices = Choices(baseline=baseline, **values)
+    return run(scored, apply, params, images, labels, traced, choices, chunk_size, devices, progress)
+
+
+def run(
+    compiled: Callable[..., Saliency],
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Labels,
+    traced: Any,
+    choices: Any,
+    chunk_size: int | None,
+    devices: Sequence[jax.Device] | None,
+    progress: Progress | None = None,
+) -> Saliency:
+    """Check what depends on the images, then run `compiled`; out of memory halves the chunk.
+
+    `compiled` takes (apply, params, images, labels, traced, choices, engine), of which apply, choices and engine are
+    static.
+    """
+    checked = _tap.checked(apply, params, images, labels)
     if chunk_size is None:
         chunk_size = auto_chunk(apply, params, images)
     if chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size} is too small, expected at least 1")
-
-    arguments = (params, images, checked, Traced(traced, key, ids, jnp.asarray(sigma, jnp.float32)))
+    arguments = (params, images, checked, traced)
     mesh, platform = None, jax.default_backend()
     if devices is not None:
         platform = devices[0].platform
-        mesh = Mesh(np.array(devices), ("channels",))
+        mesh = Mesh(np.array(devices), ("inputs",))
         arguments = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
-    choices = Choices(baseline=baseline, **values)
     while True:
         try:
-            saliency = scored(apply, *arguments, choices, Engine(chunk_size, progress, platform, mesh))
+            saliency = compiled(apply, *arguments, choices, Engine(chunk_size, progress, platform, mesh))
             # Where the call is being traced there is nothing to wait for, and nothing to catch.
             return saliency if isinstance(saliency.maps, jax.core.Tracer) else jax.block_until_ready(saliency)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or chunk_size == 1:
                 raise
             chunk_size //= 2
-            warnings.warn(f"out of memory: going on with chunk_size={chunk_size}", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"out of memory: going on with chunk_size={chunk_size}", RuntimeWarning, stacklevel=4)
 
 
 class Cost(NamedTuple):

@@ -103,18 +103,28 @@ def head_gradients(
     return gradients.astype(jnp.float32)
 
 
-def image_keys(
-    key: Key[Array, ""], ids: Int[Array, " b"] | None, images: Float[Array, "b *space c_in"]
-) -> Key[Array, " b"]:
-    """A key for each image, of the key and its id alone; `ids=None` are the positions in the batch."""
+def check_key(key: Key[Array, ""]) -> None:
+    """Raise ValueError for keys whose draws depend on the batch."""
     kind = str(jax.random.key_impl(key))
     if "rbg" in kind:
         # Under jax.vmap its draws depend on what they are batched with: chunks would change the map.
         raise ValueError(f"key is of kind {kind!r}, whose draws depend on the batch; use jax.random.key(seed)")
+
+
+def checked_ids(ids: Int[Array, " b"] | None, images: Float[Array, "b *space c_in"]) -> Int[Array, " b"]:
+    """One integer an image; None are the positions in the batch."""
     ids = jnp.arange(images.shape[0], dtype=jnp.int32) if ids is None else jnp.asarray(ids)
     if ids.shape != images.shape[:1]:
         raise ValueError(f"ids have shape {ids.shape}, expected {images.shape[:1]}: one integer an image")
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, ids)
+    return ids
+
+
+def image_keys(
+    key: Key[Array, ""], ids: Int[Array, " b"] | None, images: Float[Array, "b *space c_in"]
+) -> Key[Array, " b"]:
+    """A key for each image, of the key and its id alone; `ids=None` are the positions in the batch."""
+    check_key(key)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, checked_ids(ids, images))
 
 
 def weighted_sum(weights: Float[Array, "b c"], activations: Float[Array, "b *grid c"]) -> Float[Array, "b *grid"]:

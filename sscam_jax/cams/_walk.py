@@ -1,67 +1,22 @@
 """Many changed versions of one image, scored in chunks: what ablation, occlusion and their kin share."""
 
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from sscam_jax.cams import _tap
-from sscam_jax.cams._engine import auto_chunk
 from sscam_jax.cams._masked import Engine, score_of
 from sscam_jax.cams._probe import Probe, plan, score_channels
-from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.presets import ALLOWED, Score
-from sscam_jax.types import Apply, Carry, Params, Saliency
+from sscam_jax.types import Apply, Carry, Params
 
 
 def check_score(score: Score) -> None:
     """Raise ValueError for a score that is neither a name nor a function."""
     if not callable(score) and score not in ALLOWED["score"]:
         raise ValueError(f"score={score!r} is not a choice; choose from {', '.join(map(repr, ALLOWED['score']))}")
-
-
-def run(
-    compiled: Callable[..., Saliency],
-    apply: Apply,
-    params: Params,
-    images: Float[Array, "b *space c_in"],
-    labels: Labels,
-    traced: Any,
-    choices: Any,
-    chunk_size: int | None,
-    devices: Sequence[jax.Device] | None,
-) -> Saliency:
-    """Check what depends on the images, then run `compiled`; out of memory halves the chunk.
-
-    `compiled` takes (apply, params, images, labels, traced, choices, engine), of which apply, choices and engine are
-    static.
-    """
-    checked = _tap.checked(apply, params, images, labels)
-    if chunk_size is None:
-        chunk_size = auto_chunk(apply, params, images)
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size} is too small, expected at least 1")
-    arguments = (params, images, checked, traced)
-    mesh, platform = None, jax.default_backend()
-    if devices is not None:
-        platform = devices[0].platform
-        mesh = Mesh(np.array(devices), ("inputs",))
-        arguments = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
-    while True:
-        try:
-            saliency = compiled(apply, *arguments, choices, Engine(chunk_size, None, platform, mesh))
-            # Where the call is being traced there is nothing to wait for, and nothing to catch.
-            return saliency if isinstance(saliency.maps, jax.core.Tracer) else jax.block_until_ready(saliency)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or chunk_size == 1:
-                raise
-            chunk_size //= 2
-            warnings.warn(f"out of memory: going on with chunk_size={chunk_size}", RuntimeWarning, stacklevel=3)
 
 
 def suited(apply: Apply, params: Params, engine: Engine) -> Params:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from sscam_jax.cams import _tap, _walk
+from sscam_jax.cams import _engine, _tap, _walk
 from sscam_jax.cams._masked import Engine
 from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.gradient import no_weights
@@ -60,7 +60,7 @@ def ablation_cam(
         Desai and Ramaswamy, Ablation-CAM, WACV 2020, Eq. 6-7.
     """
     _walk.check_score(score)
-    return _walk.run(_ablation_cam, apply, params, images, labels, (), score, chunk_size, devices)
+    return _engine.run(_ablation_cam, apply, params, images, labels, (), score, chunk_size, devices)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6))
@@ -143,7 +143,7 @@ def recipro_cam(
         Byun and Lee, Recipro-CAM (arXiv 2209.14074).
     """
     _walk.check_score(score)
-    return _walk.run(_recipro_cam, apply, params, images, labels, (), (score, gaussian), chunk_size, devices)
+    return _engine.run(_recipro_cam, apply, params, images, labels, (), (score, gaussian), chunk_size, devices)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6))

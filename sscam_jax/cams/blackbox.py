@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from sscam_jax import ops
-from sscam_jax.cams import _tap, _walk
+from sscam_jax.cams import _engine, _tap, _walk
 from sscam_jax.cams._masked import Engine
 from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.gradient import no_weights
@@ -82,7 +82,7 @@ def rise(
             raise ValueError(f"{name}={value} is too small, expected at least 1")
     traced = (_tap.image_keys(key, ids, images), jnp.asarray(keep, jnp.float32))
     choices = (n_samples, cells, score)
-    return _walk.run(_rise, apply, params, images, labels, traced, choices, chunk_size, devices)
+    return _engine.run(_rise, apply, params, images, labels, traced, choices, chunk_size, devices)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6))
@@ -181,7 +181,7 @@ def occlusion(
                 "1 ≤ stride ≤ window ≤ side along every axis"
             )
     choices = (windows, strides, score)
-    return _walk.run(_occlusion, apply, params, images, labels, (), choices, chunk_size, devices)
+    return _engine.run(_occlusion, apply, params, images, labels, (), choices, chunk_size, devices)
 
 
 def _per_axis(name: str, given: int | tuple[int, ...] | None, default: tuple[int, ...]) -> tuple[int, ...]:

@@ -190,13 +190,8 @@ def random_map(
     References:
         Hooker et al., A Benchmark for Interpretability Methods in Deep Neural Networks, NeurIPS 2019.
     """
-    kind = str(jax.random.key_impl(key))
-    if "rbg" in kind:
-        # Under jax.vmap its draws depend on what they are batched with.
-        raise ValueError(f"key is of kind {kind!r}, whose draws depend on the batch; use jax.random.key(seed)")
-    ids = jnp.arange(images.shape[0], dtype=jnp.int32) if ids is None else jnp.asarray(ids)
-    if ids.shape != images.shape[:1]:
-        raise ValueError(f"ids have shape {ids.shape}, expected {images.shape[:1]}: one integer an image")
+    _tap.check_key(key)
+    ids = _tap.checked_ids(ids, images)
     return _random_map(apply, params, images, _tap.checked(apply, params, images, labels), key, ids)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sscam_jax import ops
-from sscam_jax.cams import _tap, _walk
+from sscam_jax.cams import _engine, _tap, _walk
 from sscam_jax.cams._masked import Engine
 from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.gradient import grad_cam_weights
@@ -69,7 +69,7 @@ def group_cam(
     if groups < 1:
         raise ValueError(f"groups={groups} is too small, expected at least 1")
     traced = jnp.asarray(percentile, jnp.float32)
-    return _walk.run(_group_cam, apply, params, images, labels, traced, (groups, score), chunk_size, devices)
+    return _engine.run(_group_cam, apply, params, images, labels, traced, (groups, score), chunk_size, devices)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6))

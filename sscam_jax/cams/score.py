@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 from jaxtyping import Array, Float, Int, Key
 
-from sscam_jax.cams import _engine
+from sscam_jax.cams import _engine, _tap
 from sscam_jax.cams._probe import Progress
 from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.presets import (
@@ -201,10 +201,7 @@ def ss_cam(
     References:
         Naidu and Michael, SS-CAM: Smoothed Score-CAM for Sharper Visual Feature Localization (arXiv 2006.14255).
     """
-    kind = str(jax.random.key_impl(key))
-    if "rbg" in kind:
-        # Under jax.vmap its draws depend on what they are batched with: chunks would change the map.
-        raise ValueError(f"key is of kind {kind!r}, whose draws depend on the batch; use jax.random.key(seed)")
+    _tap.check_key(key)
     given = dict(
         n_samples=n_samples,
         sigma=sigma,
