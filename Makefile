@@ -1,8 +1,8 @@
-# Two commands: `make demo` explains real photographs, `make test` checks everything.
+# `make demo` explains real photographs, `make test` checks everything, `make docs` writes the site into site/.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: .venv/demo
 	$(BIN)/sscam demo --out demo
@@ -14,6 +14,9 @@ test: .venv/dev
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
+docs: .venv/docs
+	$(BIN)/mkdocs build --strict --site-dir site
+
 # A stamp file per extra, so that an edited pyproject.toml reinstalls.
 .venv/%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -21,4 +24,4 @@ test: .venv/dev
 	touch $@
 
 clean:
-	rm -rf .venv demo .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv demo site .pytest_cache .ruff_cache .mypy_cache

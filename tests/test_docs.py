@@ -1,0 +1,128 @@
+"""The documentation site: it builds without a warning, names everything public, and its code runs."""
+
+import html.parser
+import importlib
+import os
+import pathlib
+import pkgutil
+import re
+import subprocess
+import sys
+from typing import Any
+
+import griffe
+import pytest
+
+import sscam_jax as sscam
+
+ROOT = pathlib.Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PUBLIC = ("sscam_jax", *(f"sscam_jax.{name}" for name in ("adapt", "cams", "convert", "data", "metrics", "networks")))
+PAGES = sorted(page.name for page in DOCS.glob("*.md"))
+
+# One worker builds the site once.
+pytestmark = pytest.mark.xdist_group("docs")
+
+
+class Objects(html.parser.HTMLParser):
+    """The objects that a page documents, by their ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        name = dict(attrs).get("id") or ""
+        if name.partition(".")[0] == "sscam_jax":
+            self.found.add(name)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
+    # Its authors' notice about a successor, which is no warning of ours.
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "WARNING" not in run.stderr
+    return folder
+
+
+def named(path: str) -> Any:
+    """What a dotted path stands for; of a module and a function of one name, `package.name` is the function."""
+    module, _, rest = path.rpartition(".")
+    while module and module not in sys.modules:
+        module, _, name = module.rpartition(".")
+        rest = f"{name}.{rest}"
+    return pkgutil.resolve_name(f"{module}:{rest}") if module else sys.modules[path]
+
+
+def exported(package: str) -> dict[str, Any]:
+    module = importlib.import_module(package)
+    return {f"{package}.{name}": getattr(module, name) for name in module.__all__}
+
+
+@pytest.fixture(scope="module")
+def documented(site) -> dict[str, Any]:
+    objects = Objects()
+    for page in site.glob("api/**/index.html"):
+        objects.feed(page.read_text("utf-8"))
+    return {path: named(path) for path in objects.found}
+
+
+def test_a_path_is_what_it_says():
+    assert named("sscam_jax") is sscam and named("sscam_jax.cams") is sscam.cams
+    assert named("sscam_jax.metrics.complexity.complexity") is named("sscam_jax.metrics.complexity")
+    assert named("sscam_jax.Apply.__call__") is sscam.Apply.__call__
+
+
+def missing(wanted: dict[str, Any], documented: dict[str, Any]) -> list[str]:
+    there = {id(value) for value in documented.values()}
+    return [path for path, value in wanted.items() if id(value) not in there]
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_every_public_name_is_on_a_page(package, documented):
+    assert missing(exported(package), documented) == []
+
+
+@pytest.mark.parametrize("module", ["sscam_jax.ops", "sscam_jax.plots", "sscam_jax.types"])
+def test_every_function_and_class_of_a_module_is_on_a_page(module, documented):
+    its = {f"{module}.{name}": value for name, value in vars(importlib.import_module(module)).items()}
+    public = {path: value for path, value in its.items() if getattr(value, "__module__", "") == module}
+    wanted = {path: value for path, value in public.items() if not path.rpartition(".")[2].startswith("_")}
+    assert wanted and missing(wanted, documented) == []
+
+
+def test_a_name_that_is_on_no_page_is_found(documented):
+    assert missing({"sscam_jax.cams.gradient.from_gradients": sscam.cams.gradient.from_gradients}, documented)
+
+
+def test_everything_on_a_page_says_what_it_is(documented):
+    package = griffe.load("sscam_jax", search_paths=[ROOT])
+    assert package.docstring and len(documented) > 100
+    names = [path.removeprefix("sscam_jax.") for path in documented if path != "sscam_jax"]
+    # These two have theirs on the page.
+    assert {name for name in names if not package[name].docstring} == {"convert.KNOWN", "convert.RULES"}
+
+
+def blocks(page: str) -> str:
+    """The code of a page's `python` blocks, each on its own lines; other libraries' code is in blocks named `py`."""
+    text = (DOCS / page).read_text("utf-8")
+    code = [""] * text.count("\n")
+    for found in re.finditer(r"^( *)```python[^\n]*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+        first = text[: found.start(2)].count("\n")
+        for i, line in enumerate(found[2].splitlines()):
+            code[first + i] = line.removeprefix(found[1])
+    return "\n".join(code)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page).strip()])
+def test_code_runs(page, tmp_path, monkeypatch, quick_compilation):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks(page), page, "exec"), {"__name__": page})
+
+
+def test_pages_with_code_are_tested():
+    assert {"tutorial.md", "networks.md", "coming-from.md"} <= {page for page in PAGES if blocks(page).strip()}
