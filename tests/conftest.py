@@ -36,3 +36,10 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_are_let_go():
+    """A compiled program holds mappings of memory, of which Linux gives a process 65,530; past that XLA crashes."""
+    yield
+    jax.clear_caches()
