@@ -8,7 +8,7 @@ import pkgutil
 import re
 import subprocess
 import sys
-from typing import Any
+from typing import Any, get_type_hints
 
 import griffe
 import pytest
@@ -105,6 +105,14 @@ def test_everything_on_a_page_says_what_it_is(documented):
     names = [path.removeprefix("sscam_jax.") for path in documented if path != "sscam_jax"]
     # These two have theirs on the page.
     assert {name for name in names if not package[name].docstring} == {"convert.KNOWN", "convert.RULES"}
+
+
+def test_the_guide_names_every_method():
+    guide = (DOCS / "choosing.md").read_text("utf-8")
+    functions = {name: value for name, value in vars(sscam).items() if callable(value)}
+    methods = [name for name, value in functions.items() if get_type_hints(value).get("return") is sscam.Saliency]
+    assert "ss_cam" in methods
+    assert [name for name in methods if f"| [`{name}`][sscam_jax.{name}] |" not in guide] == []
 
 
 def blocks(page: str) -> str:
