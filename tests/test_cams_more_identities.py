@@ -9,7 +9,7 @@ import pytest
 
 import sscam_jax as sscam
 from sscam_jax import cams
-from sscam_jax.cams import _walk
+from sscam_jax.cams import _engine
 from tests import toy
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -193,14 +193,14 @@ def test_out_of_memory_halves_the_chunk():
 
     arguments = (toy.MLP, PARAMS, IMAGES, LABELS, (), None)
     with pytest.warns(RuntimeWarning, match="out of memory: going on with chunk_size=") as warned:
-        _walk.run(small_device, *arguments, 12, None)
+        _engine.run(small_device, *arguments, 12, None)
     assert tried == [12, 6, 3] and len(warned) == 2
 
     def broken_device(*arguments):
         raise jax.errors.JaxRuntimeError("INTERNAL: the device is gone")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="the device is gone"):
-        _walk.run(broken_device, *arguments, 12, None)
+        _engine.run(broken_device, *arguments, 12, None)
 
 
 def test_a_constant_map_says_nothing():
