@@ -54,7 +54,7 @@ def softmax(z):
 def class_score(f, c, kind, x):
     logits = f(x[None])[0].astype(np.float64)
     log_probability = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
-    sigmoid = 1 / (1 + np.exp(-logits))
+    sigmoid = np.exp(-np.logaddexp(0, -logits))
     kinds = {"logit": logits, "probability": softmax(logits), "log_probability": log_probability, "sigmoid": sigmoid}
     return kinds[kind][c]
 
