@@ -317,7 +317,7 @@ def test_progress_and_interrupt(photo, weights, tmp_path):
     )
     os.close(terminal)
     try:
-        shown, deadline = "", time.monotonic() + 120
+        shown, deadline = "", time.monotonic() + 300
         # 1 pass of Grad-CAM and 1000 for each of 512 channels; wait until some of them are done.
         while not re.search(r"cat\.jpg, SS-CAM: .* [1-9]\d+/512001 ", shown):
             assert time.monotonic() < deadline and process.poll() is None, shown
@@ -325,8 +325,8 @@ def test_progress_and_interrupt(photo, weights, tmp_path):
                 shown += os.read(master, 4096).decode(errors="replace")
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
-        assert process.wait(20) == 130
-        assert time.monotonic() - began < 5
+        assert process.wait(60) == 130
+        assert time.monotonic() - began < 30, "the run itself would take half an hour"
         rest = os.read(master, 65536).decode(errors="replace")
     finally:
         process.kill()
