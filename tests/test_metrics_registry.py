@@ -90,7 +90,7 @@ def test_names_are_the_functions(measured):
     combined = metrics.adcc(measured["coherency"], measured["complexity"], drop)
     np.testing.assert_allclose(measured["adcc"], combined, rtol=1e-5)
     found = jnp.where(measured["iou"][:, 0] >= 0.3, 100.0, 0.0)
-    over_thresholds = jnp.stack([measured[f"max-box-acc-v2@0.30@{0.05 * t:.2f}"][:, 0] for t in range(20)])
+    over_thresholds = jnp.stack([measured[f"max-box-acc-v2@0.30@{t / 100:.2f}"][:, 0] for t in range(100)])
     np.testing.assert_array_equal(over_thresholds.max(0), found)
 
 
