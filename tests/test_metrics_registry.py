@@ -20,8 +20,8 @@ LABELS = jnp.array([2, 1], jnp.int32)
 MAPS = jnp.asarray(np.random.default_rng(5).uniform(size=(3, *IMAGES.shape[:-1])), jnp.float32)
 BOXES = jnp.array([[[0.0, 0.5, 0.5, 1.0], [-1.0] * 4], [[-1.0] * 4] * 2])
 COLUMNS = {
-    *(f"max-box-acc@{0.05 * t:.2f}" for t in range(20)),
-    *(f"max-box-acc-v2@{iou:.2f}@{0.05 * t:.2f}" for iou in (0.3, 0.5, 0.7) for t in range(20)),
+    *(f"max-box-acc@{t / 100:.2f}" for t in range(100)),
+    *(f"max-box-acc-v2@{iou:.2f}@{t / 100:.2f}" for iou in (0.3, 0.5, 0.7) for t in range(100)),
 }
 
 
