@@ -23,9 +23,9 @@ BOXES = np.full((6, 2, 4), -1, np.float32)
 BOXES[:, 0] = [[0.1 * i, 0.2, 0.1 * i + 0.4, 0.9] for i in range(6)]
 BOXES[4] = -1  # nothing is boxed in this one
 METHODS = {
+    "grad-cam": sscam.grad_cam,  # first: with the second key the others keep their places
     "ss-cam": functools.partial(sscam.ss_cam, n_samples=2, sigma=1.0),
     "random": cams.random_map,
-    "grad-cam": sscam.grad_cam,
     "score-cam": sscam.score_cam,
     "uniform": cams.uniform_map,
 }
