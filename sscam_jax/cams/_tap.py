@@ -86,7 +86,7 @@ def tap(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], lab
 
 
 def logit_gradients(apply: Apply, params: Params, tapped: Tapped) -> Float[Array, "b *grid c"]:
-    """∂Y^c/∂A, the gradient of each image's logit of its class with respect to its activations (Eq. 4)."""
+    """∂Y^c/∂A, the gradient of each image's logit of its class with respect to its activations."""
     return head_gradients(apply, params, tapped, jax.nn.one_hot(tapped.labels, tapped.logits.shape[-1]))
 
 

@@ -57,7 +57,7 @@ def ablation_cam(
         [[1.0, 0.0]]
 
     References:
-        Desai and Ramaswamy, Ablation-CAM, WACV 2020, Eq. 6-7.
+        Desai and Ramaswamy, Ablation-CAM, WACV 2020.
     """
     _walk.check_score(score)
     return _engine.run(_ablation_cam, apply, params, images, labels, (), score, chunk_size, devices)
@@ -118,7 +118,8 @@ def recipro_cam(
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
         labels: class indices [b]; None explains the predicted class.
-        gaussian: whether M_n is ¼, ½, ¼ along every axis around n, instead of one position; static.
+        gaussian: whether M_n is ¼, ½, ¼ along every axis around n, instead of one position; static. (The authors' code
+            has the same weights, but spreads the activations at n over them.)
         score: f^c, "logit", "probability" (after the softmax), "log_probability", or a function
             `(logits [n], label []) -> []`; static.
         chunk_size: activations held at once on a device; None: what suits the device. Out of memory, it is halved,
@@ -140,7 +141,7 @@ def recipro_cam(
         [[0.0, 1.0], [0.0, 0.0]]
 
     References:
-        Byun and Lee, Recipro-CAM (arXiv 2209.14074).
+        Byun and Lee, ReciproCAM, CVPR Workshops 2024 (arXiv 2209.14074, Recipro-CAM).
     """
     _walk.check_score(score)
     return _engine.run(_recipro_cam, apply, params, images, labels, (), (score, gaussian), chunk_size, devices)

@@ -74,7 +74,7 @@ def rise(
         True
 
     References:
-        Petsiuk et al., RISE, BMVC 2018, Eq. 6.
+        Petsiuk et al., RISE, BMVC 2018 (arXiv 1806.07421).
     """
     _walk.check_score(score)
     for name, value in dict(n_samples=n_samples, cells=cells).items():
@@ -137,7 +137,8 @@ def occlusion(
     """Occlusion: what the class's score loses when a window of the image is hidden.
 
     L^c at a pixel is the mean of f^c(X) − f^c(X without w) over the windows w that cover it; hidden pixels are 0, the
-    mean colour for normalised images. Windows start every stride, and one ends at each side's end.
+    mean colour for normalised images. Windows start every stride, and one ends at each side's end. (Zeiler and Fergus
+    map the score itself, by the place of a grey square.)
 
     Args:
         apply: the network, cut at the target layer; static.
@@ -168,7 +169,7 @@ def occlusion(
         [[0.25, 0.25, 0.0, 0.0], [0.25, 0.25, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
 
     References:
-        Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014, Section 4.2.
+        Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014, on occlusion sensitivity.
     """
     _walk.check_score(score)
     space = images.shape[1:-1]

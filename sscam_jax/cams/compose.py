@@ -32,7 +32,8 @@ def over_layers(
 ) -> Saliency:
     """One method's maps at several layers, as one: their maximum or mean, brought to [0, 1] again.
 
-    L = s(max_l L_l) or s(1/n Σ_l L_l), L_l the method's `maps` at layer l.
+    L = s(max_l L_l) or s(1/n Σ_l L_l), L_l the method's `maps` at layer l. (LayerCAM's own fusion scales maps by a
+    tanh before the maximum, as torchcam's does; this does not.)
 
     Args:
         method: any method.

@@ -90,7 +90,8 @@ def uniform_map(apply: Apply, params: Params, images: Float[Array, "b *space c_i
         [[1.0, 1.0], [1.0, 1.0]]
 
     References:
-        Poppi et al., Revisiting the Evaluation of Class Activation Mapping for Explainability, CVPR Workshops 2021.
+        Poppi et al., Revisiting the Evaluation of Class Activation Mapping for Explainability, CVPR Workshops 2021,
+        whose FakeCAM is this map but for one pixel.
     """
     return _drawn(apply, params, images, _tap.checked(apply, params, images, labels), _ones)
 

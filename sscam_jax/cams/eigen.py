@@ -22,8 +22,8 @@ def eigen_cam(
 ) -> Saliency:
     """Eigen-CAM: the activations projected on their first right singular vector; the class plays no part.
 
-    With A = U Σ Vᵀ (positions × channels), L = ReLU(A V_1). A singular vector has no sign of its own: here the
-    projection's largest value by magnitude is positive.
+    With A = U Σ Vᵀ (positions × channels), L = ReLU(A V_1); the paper has no ReLU. A singular vector has no sign of
+    its own: here the projection's largest value by magnitude is positive.
 
     Args:
         apply: the network, cut at the target layer; static.

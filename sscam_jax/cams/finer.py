@@ -23,7 +23,8 @@ def finer_cam(
     """Finer-CAM: Grad-CAM of the class's logit less that of the classes nearest to it.
 
     L^c = ReLU(Σ_k α_k A_k) with α_k = GAP(∂(Y^c − γ/T Σ_t Y^{d_t})/∂A_k); d_1 ... d_T are the classes other than c
-    whose logits are nearest to Y^c. γ = 0 is Grad-CAM.
+    whose logits are nearest to Y^c. γ = 0 is Grad-CAM. The references count alike, as in torchcam; the authors' code
+    weighs them by their probabilities.
 
     Args:
         apply: the network, cut at the target layer; static.

@@ -17,7 +17,7 @@ def _spatial(activations: Float[Array, "b *grid c"]) -> tuple[int, ...]:
 
 
 def grad_cam_weights(apply: Apply, params: Params, tapped: Tapped) -> Float[Array, "b c"]:
-    """α_k^c = GAP(∂Y^c/∂A^k), Eq. 4."""
+    """α_k^c = GAP(∂Y^c/∂A_k), Eq. 4 of SS-CAM's paper."""
     gradients = _tap.logit_gradients(apply, params, tapped)
     return gradients.mean(_spatial(gradients))
 
@@ -25,8 +25,9 @@ def grad_cam_weights(apply: Apply, params: Params, tapped: Tapped) -> Float[Arra
 def cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
     """CAM: the activations weighted by the class's weights in the linear layer after average pooling.
 
-    L^c = ReLU(Σ_k w_k^c A_k), Eq. 1-2. The weights are read off the head as Σ_ij ∂Y^c/∂A_k^ij, which is w_k^c
-    when the head is average pooling and a linear layer; a head that is not affine has no such weights.
+    L^c = ReLU(Σ_k w_k^c A_k), as SS-CAM's paper has it (Eq. 1-2); Zhou et al. (Eq. 2) have no ReLU. The weights are
+    read off the head as Σ_ij ∂Y^c/∂A_k^ij, which is w_k^c when the head is average pooling and a linear layer; a head
+    that is not affine has no such weights.
 
     Args:
         apply: the network, cut at its last convolutional layer; static.
@@ -48,7 +49,7 @@ def cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], lab
         [[0.0, 1.0], [0.0, 0.0]]
 
     References:
-        Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016.
+        Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016 (arXiv 1512.04150).
     """
     return _cam(apply, params, images, _tap.checked(apply, params, images, labels))
 
@@ -87,7 +88,7 @@ def _depends_on_input(function: Callable[[Array], Array], argument: Array) -> bo
 def grad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
     """Grad-CAM: the activations weighted by the mean gradient of the class's logit.
 
-    L^c = ReLU(Σ_k α_k^c A_k) with α_k^c = GAP(∂Y^c/∂A_k), Eq. 3-4.
+    L^c = ReLU(Σ_k α_k^c A_k) with α_k^c = GAP(∂Y^c/∂A_k), Eq. 3-4 of SS-CAM's paper.
 
     Args:
         apply: the network, cut at the target layer; static.
@@ -109,7 +110,7 @@ def grad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]
         [[0.25, 0.0]]
 
     References:
-        Selvaraju et al., Grad-CAM, ICCV 2017.
+        Selvaraju et al., Grad-CAM, ICCV 2017 (arXiv 1610.02391).
     """
     return _grad_cam(apply, params, images, _tap.checked(apply, params, images, labels))
 
@@ -129,7 +130,8 @@ def grad_cam_pp(apply: Apply, params: Params, images: Float[Array, "b *space c_i
 
     L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = Σ_ij a_ij ReLU(g_ij), a_ij = g_ij² / (2 g_ij² + (Σ_ab A_ab) g_ij³) and
     g = ∂Y^c/∂A_k. The class's score is exp(Y^c) in the paper: its derivatives are exp(Y^c) times these powers of
-    g, and the common factor cancels in the map. A position with g = 0 has a = 0.
+    g, and the common factor cancels in the map. A position with g = 0 has a = 0. (The authors' released code also
+    divides a by its sum over the positions.)
 
     Args:
         apply: the network, cut at the target layer; static.
@@ -151,7 +153,7 @@ def grad_cam_pp(apply: Apply, params: Params, images: Float[Array, "b *space c_i
         [[0.333..., 0.0]]
 
     References:
-        Chattopadhyay et al., Grad-CAM++, WACV 2018, Eq. 10-11 and 19.
+        Chattopadhyay et al., Grad-CAM++, WACV 2018 (arXiv 1710.11063), Eq. 19.
     """
     return _grad_cam_pp(apply, params, images, _tap.checked(apply, params, images, labels))
 
@@ -217,7 +219,7 @@ def xgrad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"
         [[0.25, 0.0]]
 
     References:
-        Fu et al., Axiom-based Grad-CAM, BMVC 2020, Eq. 8.
+        Fu et al., Axiom-based Grad-CAM, BMVC 2020 (arXiv 2008.02312), Eq. 7-8.
     """
     return from_gradients(apply, params, images, _tap.checked(apply, params, images, labels), _xgrad)
 
@@ -232,7 +234,8 @@ def _xgrad(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *g
 def hires_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
     """HiResCAM: gradient times activation at every position, without averaging the gradients.
 
-    L^c = ReLU(Σ_k ∂Y^c/∂A_k ⊙ A_k). Where the head is affine, `raw` sums to Y^c but for the bias.
+    L^c = ReLU(Σ_k ∂Y^c/∂A_k ⊙ A_k); the authors' code leaves the ReLU to its caller. Where the head is affine, `raw`
+    sums to Y^c but for the bias.
 
     Args:
         apply: the network, cut at the target layer; static.
@@ -288,7 +291,7 @@ def layer_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"
         [[0.0, 0.75], [0.0, 0.0]]
 
     References:
-        Jiang et al., LayerCAM, IEEE Transactions on Image Processing 2021, Eq. 5-7.
+        Jiang et al., LayerCAM, IEEE Transactions on Image Processing 2021.
     """
     return from_gradients(apply, params, images, _tap.checked(apply, params, images, labels), _layer)
 

@@ -33,7 +33,8 @@ def group_cam(
 
     L^c = ReLU(Σ_g α_g H_g) with H_g = s(U(D(ReLU(Σ_k∈g α_k A_k)))), α_k Grad-CAM's weights, D(·) what zeroes all
     values up to a percentile of the map, and α_g = f^c(X ⊙ H_g + B ⊙ (1 − H_g)) − f^c(B), B the blurred image
-    (`ops.blur`). A group is of neighbouring channels, ⌈c / G⌉ of them. One whose map is constant gets no pass.
+    (`ops.blur`: σ = 10 pixels, where the authors' code has 50, cut to 51 pixels). A group is of neighbouring channels,
+    ⌈c / G⌉ of them. One whose map is constant gets no pass.
 
     Args:
         apply: the network, cut at the target layer; static.

@@ -38,7 +38,8 @@ def is_cam(
 
     * `straight`: t_i = i/N, the integral of the score along the straight path from 0 to the masked input; otherwise
       Score-CAM's `paper`.
-    * `torchcam`: t_i = Σ_j≤i j/N, the running sums, which end at (N + 1)/2; otherwise Score-CAM's `torchcam`.
+    * `torchcam`: t_i = Σ_j≤i j/N, the running sums, which end at (N + 1)/2; otherwise Score-CAM's `torchcam`. This is
+      torchcam's code; its documentation begins the sums at j = 0 and ends them at i − 1.
 
     Channels whose map is constant get weight 0 and no forward pass.
 

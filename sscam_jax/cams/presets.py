@@ -54,7 +54,11 @@ SCORE_CAM_PRESETS = _presets(
         "pytorch_grad_cam": dict(score="logit", baseline="none", channel_softmax=True, normalize="after_resize"),
     }
 )
-"""Score-CAM's presets: `paper` is Eq. 5-8 of SS-CAM's paper, `original` Wang et al. 2020, the others two libraries."""
+"""Score-CAM's presets: `paper` is Eq. 5-8 of SS-CAM's paper, the last two are libraries'.
+
+`original` adds the softmax over the channels of Wang et al.'s Algorithm 1, here of probabilities; their released code
+takes probabilities too, but without that softmax and without a baseline.
+"""
 
 _PAPER: dict[str, Any] = dict(
     n_samples=10,

@@ -45,8 +45,8 @@ def score_cam(
 ) -> Saliency:
     """Score-CAM: the activations weighted by the class's score of the image seen through each of them.
 
-    L^c = ReLU(Σ_k α_k A_k) with α_k = C(A_k) = f^c(X ⊙ H_k) − f^c(X_b), H_k = s(U(A_k)), Eq. 5-8. Channels whose
-    map is constant say nothing about where: they get weight 0 and no forward pass.
+    L^c = ReLU(Σ_k α_k A_k) with α_k = C(A_k) = f^c(X ⊙ H_k) − f^c(X_b), H_k = s(U(A_k)), Eq. 5-8 of SS-CAM's paper.
+    Channels whose map is constant say nothing about where: they get weight 0 and no forward pass.
 
     Args:
         apply: the network, cut at the target layer; static.
@@ -88,7 +88,7 @@ def score_cam(
         [[0.75, 0.0]]
 
     References:
-        Wang et al., Score-CAM, CVPR Workshops 2020; Naidu and Michael, SS-CAM (arXiv 2006.14255), Eq. 5-8.
+        Wang et al., Score-CAM, CVPR Workshops 2020 (arXiv 1910.01279); Naidu and Michael, SS-CAM (arXiv 2006.14255).
     """
     given = dict(
         score=score,
@@ -137,12 +137,13 @@ def ss_cam(
     f^c over N noisy masked inputs. The paper's equations, its Algorithm 1 and published code disagree, so a preset
     names each reading:
 
-    * `paper`: approach 2 without gradients, noise on X ⊙ H_k, maximum of N = 10 probabilities.
-    * `paper_mean`: approach 1, noise on the mask, mean.
-    * `algorithm1`: letter by letter: A_k times Grad-CAM's weight in the mask, a second pass with the mask scaled
-      by the maximum, softmax over the channels.
+    * `paper`: approach 2 without gradients, maximum of N = 10 probabilities; noise on X ⊙ H_k as in Algorithm 1 (Eq. 15
+      has it on the mask), and no baseline (C(·) of Eq. 7 subtracts one's score).
+    * `paper_mean`: approach 1, mean; noise on the mask (Eq. 11 has it on A_k, not normalised).
+    * `algorithm1`: its steps: A_k times a weight in the mask, a second pass with the mask scaled by the maximum,
+      softmax over the channels. Its weight, the linear layer's, is Grad-CAM's here, and its N − 1 samples are N.
     * `authors`: the notebooks behind the paper's tables: Grad-CAM's weight in the mask and in the sum.
-    * `authors_released`: the authors' released module: noise on the activation, which is not normalised, N = 35.
+    * `authors_released`: SSCAM1 of the authors' module: noise on the activation, which is not normalised, N = 35.
     * `torchcam`: torchcam's SSCAM: noise on the mask, mean of N = 35 logits, softmax over the channels.
 
     The noise of (image id, channel, sample) depends on the key and these three indices only: chunks, batches and

@@ -56,7 +56,7 @@ def shapley_cam(
         [[0.25, 0.0]]
 
     References:
-        Cai, CAMs as Shapley Value-based Explainers, The Visual Computer 2025 (arXiv 2501.06261).
+        Cai, CAMs as Shapley Value-based Explainers, The Visual Computer (arXiv 2501.06261).
     """
     choices = ("residual_softmax", *ALLOWED["score"])
     if not callable(utility) and utility not in choices:

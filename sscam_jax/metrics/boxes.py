@@ -256,6 +256,6 @@ def max_box_acc(ious: Float[Array, "*m b t"], *, iou: Sequence[float] = (0.5,)) 
 
     References:
         Choe et al., Evaluating Weakly Supervised Object Localization Methods Right, CVPR 2020, and Evaluation for
-        Weakly Supervised Object Localization: Protocol, Metrics, and Datasets, TPAMI 2022.
+        Weakly Supervised Object Localization: Protocol, Metrics, and Datasets, TPAMI (arXiv 2007.04178).
     """
     return jnp.stack([jnp.nanmean(_found(ious, level), axis=-2).max(-1) for level in iou]).mean(0)

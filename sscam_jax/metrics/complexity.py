@@ -112,7 +112,7 @@ def adcc(coherency: Float[Array, "*m"], complexity: Float[Array, "*m"], drop: Fl
     """ADCC: Average Drop, Coherency and Complexity in one number, their harmonic mean.
 
     3 / (1 / coherency + 1 / (100 − complexity) + 1 / (100 − drop)), in percent, 0 to 100; higher is better, and 0 where
-    one of the three is 0. Of single images it is a value an image; Poppi et al. give it of the means over a data set.
+    one of the three is 0. Of single images it is a value an image; of means over a data set, the data set's.
 
     Args:
         coherency: percent [*m].

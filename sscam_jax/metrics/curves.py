@@ -73,7 +73,7 @@ def insertion(
     """Insertion: how soon the class returns as a blurred image is sharpened, the most important pixels first.
 
     The area under the class's probability against the share of sharp pixels, in [0, 1]; higher is better. Of equal
-    pixels the earlier one comes first. The area of an empty map is 0.
+    pixels the earlier one comes first. The area of an empty map is 0. (RISE's authors blur by σ = 5, cut to 11 pixels.)
 
     Args:
         apply: the network; static.

@@ -21,7 +21,8 @@ class Road(NamedTuple):
     Attributes:
         morf: the most relevant pixels were removed first; lower is better.
         lerf: the least relevant ones; higher is better, 0 of an empty map.
-        combined: (lerf − morf) / 2, in [−1/2, 1/2]; higher is better, 0 of an empty map, about 0 by chance.
+        combined: (lerf − morf) / 2, as pytorch-grad-cam has it, in [−1/2, 1/2]; higher is better, 0 of an empty map,
+            about 0 by chance.
     """
 
     morf: Float[Array, "m b"]

@@ -166,7 +166,8 @@ def pointing_game(maps: Maps, boxes: Boxes, *, tolerance: float | Num[Array, ""]
     Args:
         maps: [*m, b, h, w], ≥ 0.
         boxes: [b, k, 4], y0, x0, y1, x1 as shares.
-        tolerance: in pixels of the map; the 15 of the paper are for 224 pixels a side. Traced.
+        tolerance: in pixels of the map. The authors' 15 are of the photograph in its own size, to which they enlarge
+            the map: on a map of a smaller image they are more lenient. Traced.
 
     Returns:
         100 for a hit, 0 for a miss, or between [*m, b]; NaN for an image without a box.
@@ -178,7 +179,7 @@ def pointing_game(maps: Maps, boxes: Boxes, *, tolerance: float | Num[Array, ""]
         [100.0, 0.0]
 
     References:
-        Zhang et al., Top-Down Neural Attention by Excitation Backprop, IJCV 2018.
+        Zhang et al., Top-Down Neural Attention by Excitation Backprop, IJCV 2018 (arXiv 1608.00507).
     """
     height, width = maps.shape[-2:]
     scaled = jnp.asarray(boxes, jnp.float32) * jnp.array([height, width, height, width], jnp.float32)[None, None]

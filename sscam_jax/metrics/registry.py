@@ -152,7 +152,7 @@ def _confidence_rows() -> Iterator[tuple[Metric, _Values]]:
 
 
 def _tolerance(maps: Float[Array, "m b h w"]) -> float:
-    """The pointing game's 15 pixels at 224 a side."""
+    """15 pixels at 224 a side, where the pointing game's authors take 15 of the photograph in its own size."""
     return 15 * max(maps.shape[-2:]) / 224
 
 

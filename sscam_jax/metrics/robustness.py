@@ -32,7 +32,8 @@ def max_sensitivity(
     max_s ‖Φ(x + u_s) − Φ(x)‖ / ‖Φ(x)‖ over uniform noise u_s in [−radius, radius], Frobenius norms; ≥ 0, lower is
     better. The noise of an image and sample is the same for every method: it depends on the key, the
     image's id and the sample alone. For an empty map the division is by
-    ‖Φ(x + u)‖ instead: 0 if it stays empty, 1 if not.
+    ‖Φ(x + u)‖ instead: 0 if it stays empty, 1 if not. The paper's definition does not divide; the authors' code does,
+    and captum's, whose radius and number of samples these are. (Quantus divides by the norm of the image.)
 
     Args:
         explain: the methods, run again on inputs [m, b, *space, c]; called `samples` times.
@@ -55,7 +56,7 @@ def max_sensitivity(
         [[1.0]]
 
     References:
-        Yeh et al., On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019.
+        Yeh et al., On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019 (arXiv 1901.09392).
     """
     check_fit(images, maps)
     if samples < 1:
@@ -98,9 +99,9 @@ def infidelity(
     mean_s (β z_s·M − (f(x) − f(x ⊙ (1 − z_s))))² over random boxes z_s, with f the probability of the class; in [0, 1],
     lower is better. A map attributes to positions, so what a hole takes away is the map under it (Yeh et al.'s I·Φ with
     I = z ⊙ x and a map of x ⊙ Φ), and the hole has the mean colour, zero. β is the best scale for each map, as in the
-    paper, for maps in [0, 1] have none of their own; it is not negative, so that a map that points away is not turned
-    round. An empty map gets mean_s (f(x) − f(x ⊙ (1 − z_s)))². (Quantus multiplies Φ by the signed change of the
-    image and does not scale.)
+    authors' code, for maps in [0, 1] have none of their own; here it is not negative, so that a map that points away is
+    not turned round. An empty map gets mean_s (f(x) − f(x ⊙ (1 − z_s)))². (Quantus multiplies Φ by the signed change of
+    the image and does not scale.)
 
     Each side of a hole is uniform between 1/8 and 1/2 of the image's, and so is where it starts, within the image. The
     holes of an image are the same for every method; only they cost passes, whatever the number of maps.
@@ -130,7 +131,7 @@ def infidelity(
         True
 
     References:
-        Yeh et al., On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019.
+        Yeh et al., On the (In)fidelity and Sensitivity of Explanations, NeurIPS 2019 (arXiv 1901.09392).
     """
     check_fit(images, maps)
     if samples < 1:
