@@ -200,7 +200,9 @@ def ss_cam(
         [[0.0, 1.0], [0.0, 0.0]]
 
     References:
-        Naidu and Michael, SS-CAM: Smoothed Score-CAM for Sharper Visual Feature Localization (arXiv 2006.14255).
+        Naidu and Michael, SS-CAM: Smoothed Score-CAM for Sharper Visual Feature Localization (arXiv 2006.14255), in the
+        version by these two, whose equations these are; the last, by Wang, Naidu, Michael and Kundu, has two methods
+        that average, SS-CAM(1) with noise on the activation, SS-CAM(2) with noise on the masked input.
     """
     _tap.check_key(key)
     given = dict(
