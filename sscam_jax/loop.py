@@ -1,7 +1,5 @@
 """Methods measured on a data set, batch by batch, on all devices of this process."""
 
-import functools
-import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +14,8 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Key
 from sscam_jax import metrics as library
 from sscam_jax.methods import Method, draws
 from sscam_jax.metrics.localization import single_box
-from sscam_jax.types import Apply, Batch, Params, Saliency
+from sscam_jax.sharded import Maps, columns_of, kept, logits_of, maps_of, takes
+from sscam_jax.types import Apply, Batch, Params
 
 Target = Literal["truth", "predicted"]
 
@@ -52,89 +51,6 @@ class Part(NamedTuple):
     skipped: Int[np.ndarray, " k"]
 
 
-class _Maps(NamedTuple):
-    """One method's answer to a batch: the fields of `Saliency` that are kept."""
-
-    maps: Float[Array, "b *space"]
-    raw: Float[Array, "b *grid"]
-    flat: Bool[Array, " b"]
-    passes: Int[Array, " b"]
-
-
-def _kept(saliency: Saliency) -> _Maps:
-    return _Maps(saliency.maps, saliency.raw, saliency.flat, saliency.passes)
-
-
-def _takes(method: Method, name: str) -> bool:
-    return name in inspect.signature(method).parameters
-
-
-def _shared(function: Callable[..., Any], mesh: Mesh, replicated: Sequence[bool]) -> Callable[..., Any]:
-    """The function with every device working on its share of the images, the last-but-`*space` axis `b` of each."""
-    everywhere, by_image = PartitionSpec(), PartitionSpec("images")
-    specs = tuple(everywhere if each else by_image for each in replicated)
-    if hasattr(jax, "shard_map"):
-        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=by_image, check_vma=False)
-    from jax.experimental.shard_map import shard_map
-
-    return shard_map(function, mesh=mesh, in_specs=specs, out_specs=by_image, check_rep=False)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _logits(apply: Apply, mesh: Mesh, params: Params, images: Float[Array, "b *space c"]) -> Float[Array, "b n"]:
-    return _shared(lambda params, images: apply(params, images).astype(jnp.float32), mesh, (True, False))(
-        params, images
-    )
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _of_batch(
-    method: Method,
-    apply: Apply,
-    mesh: Mesh,
-    params: Params,
-    images: Float[Array, "b *space c"],
-    labels: Int[Array, " b"],
-    key: Key[Array, ""],
-    ids: Int[Array, " b"],
-) -> _Maps:
-    """A method of a few passes, on the whole batch, the images shared among the devices."""
-
-    def share(params: Params, images: Array, labels: Array, key: Array, ids: Array) -> _Maps:
-        given = {name: value for name, value in (("key", key), ("ids", ids)) if _takes(method, name)}
-        return _kept(method(apply, params, images, labels, **given))
-
-    return _shared(share, mesh, (True, False, False, True, False))(params, images, labels, key, ids)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _measured(
-    names: tuple[str, ...],
-    apply: Apply,
-    mesh: Mesh,
-    params: Params,
-    images: Float[Array, "b *space c"],
-    labels: Int[Array, " b"],
-    boxes: Float[Array, "b k 4"],
-    maps: Float[Array, "b m *space"],
-    key: Key[Array, ""],
-    ids: Int[Array, " b"],
-) -> dict[str, Float[Array, "b m"]]:
-    """All metrics that look at maps alone, the images shared among the devices."""
-
-    def share(
-        params: Params, images: Array, labels: Array, boxes: Array, maps: Array, key: Array, ids: Array
-    ) -> dict[str, Array]:
-        def explain(_: Array) -> Array:
-            raise AssertionError("a metric ran the methods again without saying so")
-
-        case = library.Case(apply, params, images, labels, boxes, jnp.moveaxis(maps, 1, 0), key, ids, explain)
-        return {name: column.T for name, column in library.measure(names, case).items()}
-
-    replicated = (True, False, False, False, False, True, False)
-    return _shared(share, mesh, replicated)(params, images, labels, boxes, maps, key, ids)
-
-
 class _Evaluation:
     """A network, methods and metrics, ready to measure batches."""
 
@@ -168,22 +84,22 @@ class _Evaluation:
         key: Key[Array, ""],
         ids: Int[np.ndarray, " b"],
         live: Bool[np.ndarray, " b"],
-    ) -> _Maps:
+    ) -> Maps:
         """One method's maps; images that are not live get a map of no meaning."""
-        if not _takes(method, "devices"):
-            return _of_batch(
+        if not takes(method, "devices"):
+            return maps_of(
                 method, self.apply, self.mesh, self.params, images, jnp.asarray(labels), key, jnp.asarray(ids)
             )
         # Thousands of passes an image: the devices share each image's passes, and only live images cost any.
         rows = []
         for i in np.flatnonzero(live):
             given: dict[str, Any] = dict(devices=self.devices if len(self.devices) > 1 else None)
-            given |= {k: v for k, v in (("key", key), ("ids", jnp.asarray(ids[i : i + 1]))) if _takes(method, k)}
+            given |= {k: v for k, v in (("key", key), ("ids", jnp.asarray(ids[i : i + 1]))) if takes(method, k)}
             saliency = method(self.apply, self.params, images[i : i + 1], labels[i : i + 1], **given)
-            rows.append(jax.device_get(_kept(saliency)))
+            rows.append(jax.device_get(kept(saliency)))
             self.tell(0, int(rows[-1].passes[0]))
         places = np.cumsum(live) - 1  # a dead image shows a live one's map, which nobody reads
-        return _Maps(*(np.concatenate(field)[np.clip(places, 0, None)] for field in zip(*rows, strict=True)))
+        return Maps(*(np.concatenate(field)[np.clip(places, 0, None)] for field in zip(*rows, strict=True)))
 
     def part(self, batch: Batch) -> Part:
         """Measure one batch."""
@@ -194,7 +110,7 @@ class _Evaluation:
         )
         sharding = NamedSharding(self.mesh, PartitionSpec("images"))
         placed = jax.device_put(jnp.asarray(images), sharding)
-        logits = np.asarray(_logits(self.apply, self.mesh, self.params, placed))
+        logits = np.asarray(logits_of(self.apply, self.mesh, self.params, placed))
         if not np.isfinite(logits[mask]).all():
             wrong = ids[mask][~np.isfinite(logits[mask]).all(-1)]
             raise ValueError(f"the network's answer to images {wrong.tolist()} is not finite: look for NaN in params")
@@ -233,21 +149,21 @@ class _Evaluation:
         boxes: Float[np.ndarray, "b k 4"],
         ids: Int[np.ndarray, " b"],
         live: Bool[np.ndarray, " b"],
-    ) -> tuple[dict[str, np.ndarray], dict[str, _Maps]]:
+    ) -> tuple[dict[str, np.ndarray], dict[str, Maps]]:
         """The columns [b, methods], and the maps, of the methods that noise key r runs."""
         key = jax.random.fold_in(self.key, r)
         methods = {name: method for name, method in self.methods.items() if r == 0 or self.draws[name]}
-        maps: dict[str, _Maps] = {}
+        maps: dict[str, Maps] = {}
         for name, method in methods.items():
             maps[name] = jax.device_get(self.run(method, images, labels, key, ids, live))
-            self.tell(int(live.sum()), 0 if _takes(method, "devices") else int(maps[name].passes[live].sum()))
+            self.tell(int(live.sum()), 0 if takes(method, "devices") else int(maps[name].passes[live].sum()))
         if not maps:
             return {}, {}
         stack = np.stack([each.maps for each in maps.values()])
         # The metrics' own random numbers are the same for every method and noise key.
         arguments = (self.params, images, jnp.asarray(labels), jnp.asarray(boxes))
         common = (self.key, jnp.asarray(ids))
-        columns = _measured(self.simple, self.apply, self.mesh, *arguments, jnp.asarray(stack.swapaxes(0, 1)), *common)
+        columns = columns_of(self.simple, self.apply, self.mesh, *arguments, jnp.asarray(stack.swapaxes(0, 1)), *common)
 
         def explain(inputs: Float[Array, "m b *space c"]) -> Float[Array, "m b *space"]:
             again = zip(methods.values(), inputs, strict=True)
@@ -262,7 +178,7 @@ class _Evaluation:
         return {name: np.asarray(columns[name]) for name in ordered}, maps
 
     def together(
-        self, found: Sequence[tuple[dict[str, np.ndarray], dict[str, _Maps]]], live: Bool[np.ndarray, " b"]
+        self, found: Sequence[tuple[dict[str, np.ndarray], dict[str, Maps]]], live: Bool[np.ndarray, " b"]
     ) -> tuple[Any, ...]:
         """The columns' names, and values, flat, passes and raw with their leading axes keys, methods, live images."""
         if not found:
