@@ -110,16 +110,17 @@ def recipro_cam(
 ) -> Saliency:
     """Recipro-CAM: the class's score when the head sees one position of the activations at a time.
 
-    L^c_n = f^c(A ⊙ M_n) at position n, brought to [0, 1]; M_n is 1 at n and 0 elsewhere. For a head of average
-    pooling and a linear layer and the logit as the score, this is CAM.
+    L^c_n = f^c(M_n ⊗ A_n) at position n, brought to [0, 1]: the channels' activations A_n at n, in the places that M_n
+    names, which is 1 at n and 0 elsewhere. For a head of average pooling and a linear layer and the logit as the score,
+    this is CAM.
 
     Args:
         apply: the network, cut at the target layer; static.
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
         labels: class indices [b]; None explains the predicted class.
-        gaussian: whether M_n is ¼, ½, ¼ along every axis around n, instead of one position; static. (The authors' code
-            has the same weights, but spreads the activations at n over them.)
+        gaussian: whether M_n is ¼, ½, ¼ along every axis around n, over which A_n is spread, instead of one position;
+            static.
         score: f^c, "logit", "probability" (after the softmax), "log_probability", or a function
             `(logits [n], label []) -> []`; static.
         chunk_size: activations held at once on a device; None: what suits the device. Out of memory, it is halved,
@@ -175,7 +176,9 @@ def _recipro_cam(
 
     def one_image(row: dict[str, Any]) -> Float[Array, "*grid"]:
         def at(positions: Int[Array, " p"]) -> Float[Array, "p *grid c"]:
-            return row["activations"][None] * masks(positions)[..., None].astype(row["activations"].dtype)
+            channels = row["activations"].reshape(n_positions, -1)[positions]
+            channels = channels.reshape(positions.shape[0], *[1] * len(grid), -1)
+            return channels * masks(positions)[..., None].astype(channels.dtype)
 
         logits = _walk.head_of(apply, passing, row["carry"])
         everywhere = jnp.ones(n_positions, bool)

@@ -93,7 +93,7 @@ def recipro_cam(head, A, c, score, gaussian):
             at = tuple(p + o for p, o in zip(position, offset, strict=True))
             if all(0 <= p < side for p, side in zip(at, raw.shape, strict=True)):
                 mask[at] = np.prod([0.25 if o else 0.5 for o in offset]) if gaussian else not any(offset)
-        raw[position] = class_score(head, c, score, (A * mask[..., None]).astype(np.float32))
+        raw[position] = class_score(head, c, score, (A[position] * mask[..., None]).astype(np.float32))
     return raw
 
 
