@@ -214,7 +214,11 @@ class _Linen:
                 "argument, such as train=False or deterministic=True"
             ) from error
         if self.layer not in ran:
-            choices = ", ".join(repr(path) for path, module in ran.items() if path and module)
+            # Modules, then methods; those of the framework's own are of no use.
+            paths = sorted(
+                (path for path in ran if path and not path.endswith("setup")), key=lambda path: not ran[path]
+            )
+            choices = ", ".join(map(repr, paths))
             raise ValueError(
                 f"layer {self.layer!r} is not a module of {type(self.module).__name__}, nor a method of one, that "
                 f"runs; choose from {choices}"

@@ -80,14 +80,15 @@ class _Haiku:
     def __call__(self, params: Params, images: Float[Array, "b ..."], tap: Tap, *inputs: Any) -> Any:
         import haiku as hk
 
-        ran: dict[str, bool] = {}  # whether it is a module, not just a method of one
+        ran: dict[str, str] = {}  # what kind of thing it is
 
         def intercept(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
             output = method(*args, **kwargs)
             name = context.module.module_name
             if context.method_name != "__call__":
                 name = f"{name}.{context.method_name}"
-            ran[name] = context.method_name == "__call__"
+            theirs = type(context.module).__module__.partition(".")[0] == "haiku" or context.method_name == "__init__"
+            ran[name] = "module" if context.method_name == "__call__" else "haiku's own" if theirs else "method"
             return tap(output) if name == self.layer else output
 
         arguments = (params["params"], params["state"]) if self.stateful else (params,)
@@ -102,7 +103,8 @@ class _Haiku:
                 "is_training=False"
             ) from error
         if self.layer not in ran:
-            choices = ", ".join(repr(name) for name, module in ran.items() if module)
+            paths = [name for kind in ("module", "method") for name in ran if ran[name] == kind]
+            choices = ", ".join(map(repr, paths))
             raise ValueError(
                 f"layer {self.layer!r} is not a module that runs, nor a method of one; choose from {choices}"
             )

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import functools
+import inspect
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -45,7 +46,16 @@ def find(model: Any, layer: str, kind: type) -> tuple[Any, str]:
     owner, _, method = layer.rpartition(".")
     if method and callable(getattr(type(modules.get(owner)), method, None)):
         return modules[owner], method
-    choices = ", ".join(repr(path) for path, module in modules.items() if path and callable(module))
+    framework = kind.__module__.partition(".")[0]  # whose own methods are no layers
+    own = (
+        (path, name)
+        for path, module in modules.items()
+        if type(module).__module__.partition(".")[0] != framework
+        for name, value in vars(type(module)).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    )
+    paths = [path for path, module in modules.items() if path and callable(module)]
+    choices = ", ".join(map(repr, paths + [f"{path}.{name}".removeprefix(".") for path, name in own]))
     raise ValueError(
         f"layer {layer!r} is not a module of {type(model).__name__}, nor a method of one; choose from {choices}"
     )

@@ -111,3 +111,4 @@ KNOWN: dict[str, Known] = {
         ),
     )
 }
+"""Every known checkpoint by its name, as `load` and `fetch` take it."""

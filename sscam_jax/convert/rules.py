@@ -116,6 +116,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "vit_s_16": _VIT,
     "swin_t": _SWIN,
 }
+"""For every network, which tensor of torchvision's checkpoint becomes which parameter, and how.
+
+Patterns of names, matched from the first on; a target of `None` stands for a tensor that inference does not need.
+"""
 # A converted file holds the parameters under their own paths.
 CONVERTED = (Rule(r"(.+)", r"\1", SAME),)
 # Last words of torchvision's names.
