@@ -111,7 +111,7 @@ def scored(
     before = jnp.cumsum(chunks) - chunks
 
     def one_image(row: dict[str, Any]) -> Float[Array, " c"]:
-        probe = _probe(apply, params, row, traced, choices, engine.mesh)
+        probe = _probe(apply, params, row, traced, choices, n_samples, engine.mesh)
 
         def tick(done: Int[Array, ""]) -> None:
             if engine.progress is not None:
@@ -171,6 +171,7 @@ def _probe(
     row: dict[str, Any],
     traced: Traced,
     choices: Choices,
+    n_samples: int,
     mesh: jax.sharding.Mesh | None,
 ) -> Probe:
     """How one image's channels are masked, made noisy, scored and reduced."""
@@ -221,6 +222,11 @@ def _probe(
         return noise if choices.noise_on == "masked_input" else image * noise[..., None]
 
     over_samples = jax.vmap(gaussian, in_axes=(None, 0))
+    if stem is not None:
+        # All N at once, the one thing whose memory grows with N: every channel needs them, and drawn again for each
+        # chunk of a few channels they would cost what they save.
+        every = jnp.arange(n_samples, dtype=jnp.int32)
+        responses = jax.lax.map(lambda sample: respond(gaussian(traced.key, sample)[None])[0], every)
 
     def draw(prepared: Any, channels: Int[Array, " p"], samples: Int[Array, " s"]) -> Float[Array, "p s ..."]:
         if choices.noise_on is None:
@@ -229,17 +235,17 @@ def _probe(
                 return respond(quiet)[:, None]
             steps = _steps(choices.path, choices.n_samples)[samples]
             return spread(jax.vmap(lambda step: respond(step * quiet), out_axes=1)(steps))
+        if stem is not None:
+            quiet, std = prepared["response"][:, None], prepared["std"].astype(choices.precision)
+            return spread(quiet + _times(std, responses[samples][None]))
         if choices.noise == "common":
             noise = over_samples(traced.key, samples)[None]
         else:
             own = jax.random.fold_in(traced.key, row["id"])
             keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(own, channels)
             noise = jax.vmap(over_samples, in_axes=(0, None))(keys, samples)
-        if stem is None:
-            noisy = masked(prepared["mask"])[:, None] + _times(prepared["std"], noise)
-            return spread(noisy.astype(choices.precision))
-        quiet, std = prepared["response"][:, None], prepared["std"].astype(choices.precision)
-        return spread(quiet + _times(std, respond(noise[0])[None]))
+        noisy = masked(prepared["mask"])[:, None] + _times(prepared["std"], noise)
+        return spread(noisy.astype(choices.precision))
 
     def logits_of(inputs: Float[Array, "m ..."]) -> Float[Array, "m n"]:
         return apply(params, inputs) if stem is None else stem.rest(params, inputs)
