@@ -43,10 +43,15 @@ class Plan(NamedTuple):
 def plan(n_channels: int, n_samples: int, chunk_size: int, devices: int = 1) -> Plan:
     """Chunks of at most `chunk_size` inputs a device.
 
-    The channels of a chunk divide evenly among the devices; its samples divide N, so that none is padding.
+    The channels of a chunk divide evenly among the devices; its samples divide N, so that none is padding. Of chunks
+    of one size, the one of most samples: what is shared by a channel's samples is held for fewer channels. But two at
+    least, where the chunk has room: a network's first layer answers to two inputs faster than to one, twice.
     """
-    share = min(chunk_size, -(-n_channels // devices))
-    samples = max(s for s in range(1, n_samples + 1) if n_samples % s == 0 and s * share <= max(chunk_size, share))
+    most = -(-n_channels // devices)
+    divisors = [
+        s for s in range(1, n_samples + 1) if n_samples % s == 0 and (s == 1 or chunk_size // s >= min(2, most))
+    ]
+    share, samples = max(((min(chunk_size // s, most), s) for s in divisors), key=lambda cut: (cut[0] * cut[1], cut[1]))
     return Plan(share * devices, samples, -(-n_channels // (share * devices)))
 
 
