@@ -14,9 +14,9 @@ from jaxtyping import Array, Float
 
 from sscam_jax.types import Params
 
-# Measured on one core, XLA's CPU backend, JAX 0.10: with more numbers in a layer's input or output the tiles fall out
+# Measured on two cores, XLA's CPU backend, JAX 0.10: with more numbers in a layer's input or output the tiles fall out
 # of the cache, with fewer channels the products are too thin; either is slower than the direct convolution.
-_MOST_NUMBERS, _FEWEST_CHANNELS = 1 << 20, 32
+_MOST_NUMBERS, _FEWEST_CHANNELS = 1 << 23, 32
 
 
 def _kernel(g: Array) -> Array:
