@@ -16,6 +16,8 @@ from sscam_jax.networks.resnet import RESNET18
 from sscam_jax.networks.squeezenet import SQUEEZENET1_1
 from sscam_jax.networks.vgg import VGG16_NETWORK
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = jax.random.key(0)
 METHODS = {
     "grad_cam": sscam.grad_cam,

@@ -1,6 +1,5 @@
 """Networks of other packages, which nobody here wrote, with random parameters, under every method."""
 
-import functools
 import warnings
 
 import jax
@@ -9,16 +8,34 @@ import numpy as np
 import pytest
 
 import sscam_jax as sscam
-from sscam_jax import adapt
+from sscam_jax import adapt, methods
 
 KEY = jax.random.key(0)
 SIZE, CLASSES = 64, 5
-METHODS = {
-    "grad_cam": sscam.grad_cam,
-    "grad_cam_pp": sscam.grad_cam_pp,
-    "score_cam": functools.partial(sscam.score_cam, budget=2, score="logit"),
-    "ss_cam": functools.partial(sscam.ss_cam, key=KEY, n_samples=1, budget=2, score="logit"),
-}
+# Every method but CAM, whose head must be one linear layer, and the controls, with as few passes as it can do with.
+METHODS = [
+    "grad-cam",
+    "grad-cam++",
+    "xgrad-cam",
+    "hires-cam",
+    "layer-cam",
+    "smooth-grad-cam++:n_samples=1",
+    "finer-cam",
+    "shapley-cam",
+    "eigen-cam",
+    "eigen-grad-cam",
+    "ablation-cam",
+    "recipro-cam",
+    "group-cam:groups=2",
+    "score-cam:paper,score=logit,budget=2",
+    "ss-cam:paper,score=logit,n_samples=1,budget=2",
+    "is-cam:straight,score=logit,n_samples=1,budget=2",
+    "rise:n_samples=2,cells=2",
+    "occlusion:window=32,stride=32",
+]
+# Each place or pixel has its own weight, not each channel.
+WITHOUT_WEIGHTS = {"hires-cam", "layer-cam", "recipro-cam", "rise", "occlusion"}
+AT_THE_INPUT = {"rise", "occlusion"}
 
 
 @pytest.fixture(autouse=True)
@@ -87,16 +104,25 @@ def equinox_vit():
 NETWORKS = [haiku_resnet, haiku_mobilenet, linen_resnet, equinox_convnext, equinox_vit]
 
 
+def test_no_method_is_left_out():
+    assert {spec.partition(":")[0] for spec in METHODS} == set(methods.METHODS) - set(methods.CONTROLS) - {"cam"}
+
+
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.__name__)
-def test_every_method(network):
+def test_every_method(network, quick_compilation):
     apply, params, shape = network()
-    for name, method in METHODS.items():
-        saliency = method(apply, params, images(), None)
-        assert saliency.raw.shape == (1, *shape[:-1]) and saliency.weights.shape == (1, shape[-1]), name
+    logits = apply(params, images())
+    for spec in METHODS:
+        method, _ = methods.parse(spec)
+        key = dict(key=KEY) if methods.draws(method) else {}
+        saliency = method(apply, params, images(), None, **key)
+        name = spec.partition(":")[0]
+        assert saliency.raw.shape == (1, *((SIZE, SIZE) if name in AT_THE_INPUT else shape[:-1])), name
+        assert saliency.weights.shape == (1, shape[-1]), name
         assert saliency.logits.shape == (1, CLASSES) and saliency.logits.any(), name
-        assert saliency.weights.any() and saliency.raw.any(), name
+        assert saliency.raw.any() and saliency.weights.any() == (name not in WITHOUT_WEIGHTS), name
         assert all(np.isfinite(each).all() for each in saliency), name
-        np.testing.assert_allclose(saliency.logits, apply(params, images()), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(saliency.logits, logits, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 def test_the_head_is_the_network_after_the_cut():

@@ -13,7 +13,7 @@ from sscam_jax.loop import measured
 from sscam_jax.types import Batch
 from tests import toy
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.xdist_group("loop")]
 
 PARAMS = toy.on_device(toy.params())
 KEY = jax.random.key(7)

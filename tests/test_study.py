@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 from sscam_jax import cli, cli_study, convert, data, networks, runs, study
 
 pytest.importorskip("grain")
+# In one process: the tests that start others, and those that look at one run.
+pytestmark = pytest.mark.xdist_group("study")
 CLASSES = 5
 METRICS = ("average-drop", "energy")
 
@@ -185,7 +187,6 @@ def _results(out: pathlib.Path) -> runs.Results:
     return runs.read(out).results
 
 
-@pytest.mark.xdist_group("processes")
 def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, table, weights, compiled):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     subprocess.run(_command(whole, table, weights), check=True, env=compiled, stdout=subprocess.DEVNULL)
@@ -204,7 +205,6 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, table, weig
     np.testing.assert_array_equal(_results(broken).values, _results(whole).values)
 
 
-@pytest.mark.xdist_group("processes")
 def test_two_processes_share_the_work(tmp_path, table, weights, compiled):
     with socket.socket() as free:
         free.bind(("localhost", 0))
