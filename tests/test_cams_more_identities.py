@@ -9,7 +9,7 @@ import pytest
 
 import sscam_jax as sscam
 from sscam_jax import cams
-from sscam_jax.cams import _engine
+from sscam_jax.cams import _engine, eigen
 from tests import toy
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -40,6 +40,23 @@ def test_hires_cam_sums_to_the_logit_of_an_affine_head():
 
 def test_layer_cam_is_never_negative():
     assert explain(cams.layer_cam).raw.min() >= 0
+
+
+@pytest.mark.parametrize("method", [cams.eigen_cam, cams.eigen_grad_cam])
+def test_eigen_cams_need_no_lapack(method):
+    """Which never ends on a CPU with as many devices as cores: each waits in a thread that the other needs."""
+    lowered = jax.jit(method, static_argnums=0).lower(toy.MLP, PARAMS, IMAGES, jnp.array([0, 1]))
+    assert "custom_call" not in lowered.as_text()
+
+
+@pytest.mark.parametrize("shape", [(49, 512), (512, 49), (6, 6)])
+def test_eigen_cams_vector_is_the_first_singular_one(shape):
+    rows = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    rows[:, 0] *= 1.5
+    for factor in (1.0, 1e-12, 1e12):
+        vector = np.asarray(eigen._first_singular_vector(jnp.asarray(rows * factor)), np.float64)
+        expected = np.linalg.svd(rows.astype(np.float64))[2][0]
+        np.testing.assert_allclose(vector * np.sign(vector @ expected), expected, atol=1e-4)
 
 
 def test_eigen_cam_knows_no_class():
