@@ -29,7 +29,7 @@ METHODS = [
     "group-cam:groups=2",
     "score-cam:paper,score=logit,budget=2",
     "ss-cam:paper,score=logit,n_samples=1,budget=2",
-    "is-cam:straight,score=logit,n_samples=1,budget=2",
+    "is-cam:straight,score=logit,n_samples=1",
     "rise:n_samples=2,cells=2",
     "occlusion:window=32,stride=32",
 ]
