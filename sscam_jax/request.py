@@ -29,6 +29,7 @@ TITLES = {
 
 _GRADIENT = {"cam": cams.cam, "grad-cam": cams.grad_cam, "grad-cam++": cams.grad_cam_pp}
 _PRESETS = {"score-cam": cams.SCORE_CAM_PRESETS, "ss-cam": cams.SS_CAM_PRESETS}
+_DEFAULTS = {"score-cam": "paper", "ss-cam": "light"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +137,7 @@ def methods_asked(settings: Settings, apply: Apply, params: Params, progress: Pr
         if name in _GRADIENT:
             return Method(functools.partial(_GRADIENT[name], apply, params), None, 1)
         presets = _PRESETS[name]
-        preset = settings.preset if settings.preset is not None and settings.preset in presets else "paper"
+        preset = settings.preset if settings.preset in presets else _DEFAULTS[name]
         # Without a bar there is nothing to call: a second run in the same process then compiles nothing.
         shown = None if progress.bar.disable else progress
         devices = jax.local_devices() if jax.local_device_count() > 1 else None

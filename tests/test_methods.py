@@ -12,7 +12,7 @@ def test_a_name_alone_is_the_method_itself():
     assert methods.parse("grad-cam") == (cams.grad_cam, {})
     method, choices = methods.parse("ss-cam")
     assert method is sscam.ss_cam
-    assert choices.items() >= dict(sscam.SS_CAM_PRESETS["paper"], noise="independent", budget=None).items()
+    assert choices.items() >= dict(sscam.SS_CAM_PRESETS["light"], noise="independent", budget=None).items()
 
 
 def test_presets_and_options_are_bound_and_told():
@@ -32,7 +32,7 @@ def test_who_draws_takes_a_key(name, method):
     "spec,message",
     [
         ("gradcam", "method 'gradcam' is not known; choose from 'cam', 'grad-cam', "),
-        ("ss-cam:wang", "preset 'wang' is not one of ss-cam; choose from 'paper', 'paper_mean', "),
+        ("ss-cam:wang", "preset 'wang' is not one of ss-cam; choose from 'light', 'paper', 'paper_mean', "),
         ("ss-cam:paper,N=3", "'N=3' is not an option of ss-cam; choose from .*n_samples="),
         ("ss-cam:sigma=1,paper", "'paper' is not an option of ss-cam"),
         ("grad-cam:sigma=1", "'sigma=1' is not an option of grad-cam; it has none"),
