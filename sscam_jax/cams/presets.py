@@ -97,8 +97,8 @@ SS_CAM_PRESETS = _presets(
         ),
     }
 )
-"""SS-CAM's presets: `light` is `paper` with less noise, as measurements prefer it (docs/results.md); every other row is a
-reading of the paper or what published code does; see `ss_cam`.
+"""SS-CAM's presets: `light` is `paper` with less noise, as measurements prefer it (docs/results.md); every other row is
+a reading of the paper or what published code does; see `ss_cam`.
 """
 
 IS_CAM_PRESETS = _presets(
