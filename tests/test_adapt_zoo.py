@@ -13,9 +13,12 @@ from sscam_jax import adapt, methods
 KEY = jax.random.key(0)
 SIZE, CLASSES = 64, 5
 # Every method but CAM, whose head must be one linear layer, and the controls, with as few passes as it can do with.
+# The first four on every network, the others on those that compile soon.
 METHODS = [
     "grad-cam",
     "grad-cam++",
+    "score-cam:paper,score=logit,budget=2",
+    "ss-cam:paper,score=logit,n_samples=1,budget=2",
     "xgrad-cam",
     "hires-cam",
     "layer-cam",
@@ -27,8 +30,6 @@ METHODS = [
     "ablation-cam",
     "recipro-cam",
     "group-cam:groups=2",
-    "score-cam:paper,score=logit,budget=2",
-    "ss-cam:paper,score=logit,n_samples=1,budget=2",
     "is-cam:straight,score=logit,n_samples=1",
     "rise:n_samples=2,cells=2",
     "occlusion:window=32,stride=32",
@@ -101,7 +102,7 @@ def equinox_vit():
     return *adapt.equinox(model, "blocks.0.blocks.0", tokens=2), (4, 4, 24)
 
 
-NETWORKS = [haiku_resnet, haiku_mobilenet, linen_resnet, equinox_convnext, equinox_vit]
+NETWORKS = {haiku_resnet: 4, haiku_mobilenet: 4, linen_resnet: 4, equinox_convnext: None, equinox_vit: None}
 
 
 def test_no_method_is_left_out():
@@ -109,10 +110,10 @@ def test_no_method_is_left_out():
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.__name__)
-def test_every_method(network, quick_compilation):
+def test_methods(network, quick_compilation):
     apply, params, shape = network()
     logits = apply(params, images())
-    for spec in METHODS:
+    for spec in METHODS[: NETWORKS[network]]:
         method, _ = methods.parse(spec)
         key = dict(key=KEY) if methods.draws(method) else {}
         saliency = method(apply, params, images(), None, **key)
