@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import math
 import pathlib
 import tempfile
@@ -29,7 +30,10 @@ TITLES = {
 
 _GRADIENT = {"cam": cams.cam, "grad-cam": cams.grad_cam, "grad-cam++": cams.grad_cam_pp}
 _PRESETS = {"score-cam": cams.SCORE_CAM_PRESETS, "ss-cam": cams.SS_CAM_PRESETS}
-_DEFAULTS = {"score-cam": "paper", "ss-cam": "light"}
+_DEFAULTS = {
+    name: inspect.signature(method).parameters["preset"].default
+    for name, method in (("score-cam", cams.score_cam), ("ss-cam", cams.ss_cam))
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -198,7 +198,7 @@ def test_networks_that_do_not_fit(as_users_run_it):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (dict(preset="papre"), "preset 'papre' is not one of ss_cam; choose from 'paper', 'paper_mean', 'algorithm1'"),
+        (dict(preset="papre"), "preset 'papre' is not one of ss_cam; choose from 'light', 'paper', 'paper_mean'"),
         (dict(noise_on="image"), "noise_on='image' is not a choice; choose from 'masked_input', 'mask', 'activation'"),
         (dict(sigma_mode="s"), "sigma_mode='s' is not a choice; choose from 'inverse_range_squared', 'std'"),
         (dict(reduce="sum"), "reduce='sum' is not a choice; choose from 'max', 'mean'"),
