@@ -324,6 +324,8 @@ def test_progress_and_interrupt(photo, weights, tmp_path):
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=terminal,
+        # A shell has its background jobs ignore Ctrl-C, and so what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(terminal)
     try:
