@@ -319,13 +319,13 @@ def test_progress_and_interrupt(photo, weights, tmp_path):
     out = tmp_path / "out"
     command = ["explain", photo, "--model", "squeezenet1_1", "--checkpoint", weights, "--out", out]
     command += ["--method", "grad-cam", "--method", "ss-cam", "--samples", "1000"]
+    # A shell has its background jobs ignore Ctrl-C, and so whatever they start.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     process = subprocess.Popen(
-        [sys.executable, "-c", "from sscam_jax.cli import main; main()", *map(str, command)],
+        [sys.executable, "-c", f"{heed}; from sscam_jax.cli import main; main()", *map(str, command)],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=terminal,
-        # A shell has its background jobs ignore Ctrl-C, and so what they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(terminal)
     try:
