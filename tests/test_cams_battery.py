@@ -54,7 +54,8 @@ METHODS = {
 }
 # Their raw maps have the input's resolution.
 FULL = ("rise", "occlusion", "over_layers", "over_augmentations")
-every_method = pytest.mark.parametrize("name", METHODS)
+# Each in one process, which compiles it once.
+every_method = pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in METHODS])
 
 
 def close(left: sscam.Saliency, right: sscam.Saliency) -> None:
@@ -123,7 +124,7 @@ def test_no_labels_explains_the_predicted_class(name):
     close(METHODS[name](PARAMS, IMAGES, None), METHODS[name](PARAMS, IMAGES, predicted))
 
 
-@every_method
+@pytest.mark.parametrize("name", ["grad_cam", "ss_cam", "rise"])
 @pytest.mark.parametrize(
     "labels", [[0, 1, 2, 3], np.arange(4), np.arange(4, dtype=np.uint8)], ids=["list", "int64", "uint8"]
 )

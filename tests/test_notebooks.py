@@ -29,7 +29,13 @@ def test_runs(path, tmp_path, monkeypatch):
     for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     monkeypatch.delenv("MPLBACKEND", raising=False)
+    # Their networks or pictures are so small that compiling is most of what they cost.
+    if path.stem in ("bring_your_own", "compose", "quickstart"):
+        monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     notebook = nbformat.read(path, as_version=4)
+    if path.stem == "quickstart":
+        [cell] = [cell for cell in notebook.cells if "size=128" in cell.source]
+        cell.source = cell.source.replace("size=128", "size=64")  # the same code in a third of the time
     resources = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
 
