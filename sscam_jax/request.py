@@ -141,7 +141,8 @@ def methods_asked(settings: Settings, apply: Apply, params: Params, progress: Pr
         if name in _GRADIENT:
             return Method(functools.partial(_GRADIENT[name], apply, params), None, 1)
         presets = _PRESETS[name]
-        preset = settings.preset if settings.preset in presets else _DEFAULTS[name]
+        asked = settings.preset
+        preset = asked if asked is not None and asked in presets else _DEFAULTS[name]
         # Without a bar there is nothing to call: a second run in the same process then compiles nothing.
         shown = None if progress.bar.disable else progress
         devices = jax.local_devices() if jax.local_device_count() > 1 else None
