@@ -102,18 +102,26 @@ def equinox_vit():
     return *adapt.equinox(model, "blocks.0.blocks.0", tokens=2), (4, 4, 24)
 
 
-NETWORKS = {haiku_resnet: 2, haiku_mobilenet: 2, linen_resnet: 2, equinox_convnext: None, equinox_vit: None}
+LARGE, SMALL = [haiku_resnet, haiku_mobilenet, linen_resnet], [equinox_convnext, equinox_vit]
+CASES = [
+    *(pytest.param(network, METHODS, id=network.__name__) for network in SMALL),
+    *(pytest.param(network, METHODS[:2], id=network.__name__) for network in LARGE),
+    *(
+        pytest.param(network, METHODS[2:], id=f"{network.__name__}, others", marks=pytest.mark.slow)
+        for network in LARGE
+    ),
+]
 
 
 def test_no_method_is_left_out():
     assert {spec.partition(":")[0] for spec in METHODS} == set(methods.METHODS) - set(methods.CONTROLS) - {"cam"}
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.__name__)
-def test_methods(network, quick_compilation):
+@pytest.mark.parametrize(("network", "specs"), CASES)
+def test_methods(network, specs, quick_compilation):
     apply, params, shape = network()
     logits = apply(params, images())
-    for spec in METHODS[: NETWORKS[network]]:
+    for spec in specs:
         method, _ = methods.parse(spec)
         key = dict(key=KEY) if methods.draws(method) else {}
         saliency = method(apply, params, images(), None, **key)
