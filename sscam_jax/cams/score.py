@@ -137,8 +137,8 @@ def ss_cam(
     f^c over N noisy masked inputs. The paper's equations, its Algorithm 1 and published code disagree, so a preset
     names each reading:
 
-    * `light` (the default): `paper` with σ = 0.5, at which the network still sees the photograph; on photographs better
-      than `paper` on energy in the box, insertion, deletion and Average Drop (docs/results.md).
+    * `light` (the default): `paper` with σ = 0.5, at which the network still sees the photograph; better than
+      `paper` on forty of them, and not to be told from Score-CAM (docs/results.md).
     * `paper`: approach 2 without gradients, maximum of N = 10 probabilities; noise on X ⊙ H_k as in Algorithm 1 (Eq. 15
       has it on the mask), and no baseline (C(·) of Eq. 7 subtracts one's score).
     * `paper_mean`: approach 1, mean; noise on the mask (Eq. 11 has it on A_k, not normalised).
