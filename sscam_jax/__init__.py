@@ -29,7 +29,7 @@ from sscam_jax.cams import (
 from sscam_jax.data import preprocess
 from sscam_jax.networks import load, models
 from sscam_jax.study import evaluate
-from sscam_jax.types import Apply, Batch, Saliency, Stem
+from sscam_jax.types import Apply, Batch, Saliency, Sections
 
 __version__ = "0.1.0"
 
@@ -40,7 +40,7 @@ __all__ = [
     "Apply",
     "Batch",
     "Saliency",
-    "Stem",
+    "Sections",
     "ablation_cam",
     "adapt",
     "cam",

@@ -20,19 +20,22 @@ Carry = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Stem:
-    """A network cut after its first, linear layer, for methods that add one noise to many inputs.
+class Sections:
+    """A network cut where many passes can share work: after its first, linear layer and before its classifier.
 
-    `rest(params, linear(params, images))` is the whole network. Because `linear` is linear, the response to
-    X + s·Z is linear(X) + s·linear(Z), whatever the number of X and s that share a Z.
+    `classifier(params, body(params, stem(params, images)))` is the whole network. Because `stem` is linear, the
+    response to X + s·Z is stem(X) + s·stem(Z), whatever the number of X and s that share a Z. The classifier is run
+    on all samples of some channels at once, for its parameters are read anew at every call.
 
     Attributes:
-        linear: `(params, images [m, *space, c_in]) -> responses [m, ...]`, linear in the images: no bias.
-        rest: `(params, responses [m, ...]) -> logits [m, n]`.
+        stem: `(params, images [m, *space, c_in]) -> responses [m, ...]`, linear in the images: no bias.
+        body: `(params, responses [m, ...]) -> features [m, ...]`, small ones: those of all samples are held at once.
+        classifier: `(params, features [m, ...]) -> logits [m, n]`.
     """
 
-    linear: Callable[[Params, Array], Array]
-    rest: Callable[[Params, Array], Array]
+    stem: Callable[[Params, Array], Array]
+    body: Callable[[Params, Array], Array]
+    classifier: Callable[[Params, Array], Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +51,9 @@ class Apply:
         features: `(params, images [b, *space, c_in]) -> (activations [b, *grid, c], carry)`.
         head: `(params, activations [b, *grid, c], carry) -> logits [b, n]`. Images do not mix: logits of
             image i depend on row i of the activations and of the carry alone.
-        stem: the network cut after its first layer, where that is linear; only speed depends on it.
-        for_cpu: `params -> params`, with which `features`, `head` and `stem` give the same numbers, but for rounding,
-            sooner on a CPU: for kernels that can be transformed once for thousands of passes.
+        sections: the network cut in three, where its first layer is linear; only speed depends on it.
+        for_cpu: `params -> params`, with which `features`, `head` and `sections` give the same numbers, but for
+            rounding, sooner on a CPU: for kernels that can be transformed once for thousands of passes.
 
     Example:
         >>> import jax.numpy as jnp
@@ -62,7 +65,7 @@ class Apply:
 
     features: Callable[[Params, Array], tuple[Array, Carry]]
     head: Callable[[Params, Array, Carry], Array]
-    stem: Stem | None = None
+    sections: Sections | None = None
     for_cpu: Callable[[Params], Params] | None = None
 
     def __call__(self, params: Params, images: Float[Array, "b *space c_in"]) -> Float[Array, "b n"]:

@@ -359,7 +359,8 @@ def stem_linear(params, images):
 
 
 def stem_rest(params, responses):
-    return toy.mlp_head(params, (responses + params["bias"].reshape(1, 1, 1, -1)).clip(0), ())
+    activations = (responses + params["bias"].reshape(1, 1, 1, -1)).clip(0)
+    return toy.mlp_hidden(params, activations)
 
 
 def halved(params):
@@ -367,15 +368,15 @@ def halved(params):
 
 
 def test_a_target_keeps_what_makes_a_network_fast():
-    apply = sscam.Apply(toy.features, toy.mlp_head, sscam.Stem(stem_linear, stem_rest), halved)
+    apply = sscam.Apply(toy.features, toy.mlp_head, sscam.Sections(stem_linear, stem_rest, toy.mlp_out), halved)
     targeted, params = adapt.target(apply, PARAMS, difference, jnp.array([0]), jnp.array([1]))
     expected = difference(toy.MLP(PARAMS, IMAGES), jnp.array([0]), jnp.array([1]))
     quick = targeted.for_cpu(params)
     assert quick["network"]["out"][0, 0] == PARAMS["out"][0, 0] / 2
-    rest = targeted.stem.rest(params, targeted.stem.linear(params, IMAGES))
+    rest = toy.in_sections(targeted.sections, params, IMAGES)
     for logits in (targeted(params, IMAGES), targeted(quick, IMAGES), rest):
         np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
     again, _ = adapt.target(apply, PARAMS, difference, jnp.array([2]), jnp.array([3]))
     assert again == targeted and hash(again) == hash(targeted)
     bare, _ = adapt.target(toy.MLP, PARAMS, difference)
-    assert bare.stem is None and bare.for_cpu is None
+    assert bare.sections is None and bare.for_cpu is None

@@ -51,7 +51,7 @@ def test_nnx_built_in_networks_are_their_true_cuts(name):
     params = init_params(name, KEY, num_classes=5)
     apply, adapted = adapt.flax_nnx(Whole(network.bind(description, 5, params)), f"net.{layer}")
     # Without what changes the numbers by rounding, and that only a built-in network has.
-    true = dataclasses.replace(network.cut(description, 5, layer), stem=None, for_cpu=None)
+    true = dataclasses.replace(network.cut(description, 5, layer), sections=None, for_cpu=None)
     images = jnp.asarray(np.random.default_rng(1).normal(size=(1, size, size, 3)), jnp.float32)
     for method in methods:
         left, right = (METHODS[method](*each, images, None) for each in ((apply, adapted), (true, params)))

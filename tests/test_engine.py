@@ -11,7 +11,7 @@ import pytest
 import sscam_jax as sscam
 from sscam_jax.cams import _engine, _probe
 from sscam_jax.networks.registry import init_params
-from sscam_jax.types import Stem
+from sscam_jax.types import Sections
 from tests import toy
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -22,46 +22,56 @@ IMAGES = jnp.asarray(toy.images(batch=2))
 LABELS = jnp.array([1, 2])
 
 
-def toy_stem(seen: list[int]) -> Stem:
-    """The toy's pooling and 1×1 convolution without bias, noting how many inputs it is given."""
+def toy_sections(seen: list[int], read: list[int]) -> Sections:
+    """The toy in three: its stem notes how many inputs it is given, its classifier how many features."""
 
-    def linear(params, images):
+    def stem(params, images):
         jax.debug.callback(lambda: seen.append(images.shape[0]))
         b, h, w, c = images.shape
         return images.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4)) @ params["conv"]
 
-    def rest(params, responses):
+    def body(params, responses):
         activations = (responses + params["bias"].reshape(1, 1, 1, -1)).clip(0)
-        return toy.mlp_head(params, activations, ())
+        return toy.mlp_hidden(params, activations)
 
-    return Stem(linear, rest)
+    def classifier(params, features):
+        jax.debug.callback(lambda: read.append(features.shape[0]))
+        return toy.mlp_out(params, features)
+
+    return Sections(stem, body, classifier)
 
 
 @pytest.mark.parametrize("preset", sscam.SS_CAM_PRESETS)
-def test_shared_stem_is_the_plain_path(preset):
-    options = dict(key=KEY, preset=preset, noise="common", n_samples=3, chunk_size=4)
+@pytest.mark.parametrize("noise", ["independent", "common"])
+def test_sections_are_the_plain_path(preset, noise):
+    options = dict(key=KEY, preset=preset, noise=noise, n_samples=3, chunk_size=4)
     plain = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, **options)
-    shared = sscam.ss_cam(dataclasses.replace(toy.MLP, stem=toy_stem([])), PARAMS, IMAGES, LABELS, **options)
+    shared = sscam.ss_cam(
+        dataclasses.replace(toy.MLP, sections=toy_sections([], [])), PARAMS, IMAGES, LABELS, **options
+    )
     for name, a, b in zip(plain._fields, plain, shared, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5, err_msg=name)
 
 
 def test_shared_stem_runs_once_a_channel_and_once_a_sample():
     seen: list[int] = []
-    apply = dataclasses.replace(toy.MLP, stem=toy_stem(seen))
+    read: list[int] = []
+    apply = dataclasses.replace(toy.MLP, sections=toy_sections(seen, read))
     sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], key=KEY, noise="common", n_samples=10, chunk_size=3)
     jax.effects_barrier()
     # 6 channels, and the noise of 10 samples; the plain path would have 60.
     assert sum(seen) == 6 + 10
+    # The classifier's parameters are read once for all samples of a chunk's three channels, not once a chunk.
+    assert read == [30, 30]
     seen.clear()
     sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], key=KEY, n_samples=10, chunk_size=3)
     jax.effects_barrier()
-    assert not seen
+    assert sum(seen) == 6 * 10
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])  # without and with a bias
 def test_stems_of_the_networks(name):
-    """rest(linear(x)) is the network, and linear is linear."""
+    """classifier(body(stem(x))) is the network, and the stem is linear."""
     from sscam_jax.networks.network import cut
     from sscam_jax.networks.registry import _network
 
@@ -69,8 +79,8 @@ def test_stems_of_the_networks(name):
     params = jax.tree.map(lambda leaf: leaf + 0.1 if leaf.ndim == 1 else leaf, params)
     apply = cut(_network(name), 3, None)
     x, y = jax.random.normal(KEY, (2, 1, 40, 45, 3))
-    respond = jax.jit(apply.stem.linear)
-    np.testing.assert_allclose(apply.stem.rest(params, respond(params, x)), apply(params, x), rtol=1e-5, atol=1e-5)
+    respond = jax.jit(apply.sections.stem)
+    np.testing.assert_allclose(toy.in_sections(apply.sections, params, x), apply(params, x), rtol=1e-5, atol=1e-5)
     sums = respond(params, x) + 3 * respond(params, y)
     np.testing.assert_allclose(respond(params, x + 3 * y), sums, rtol=1e-4, atol=1e-4)
 

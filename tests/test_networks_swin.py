@@ -13,6 +13,7 @@ from sscam_jax.convert import rules
 from sscam_jax.networks import network as shared
 from sscam_jax.networks import registry
 from sscam_jax.networks.swin import Swin, _together
+from tests import toy
 from tests.golden.random_tensors import summary, uniform, weight
 from tests.test_networks import relative_error
 
@@ -47,7 +48,7 @@ def test_every_layer_and_the_logits_equal_pytorchs(size):
         module, seen = shared.bind(network, CLASSES, params), {}
         for stage, function in module.body().items():
             seen[stage] = state = function(state)
-        return seen, module.tail(state)
+        return seen, module.classify(module.pool(state))
 
     seen, logits = run(params, images(1, *size))
     assert {prefix + stage for stage in (*seen, "logits")} == {key for key in GOLDEN if key.startswith(prefix)}
@@ -90,8 +91,7 @@ def test_cuts(quick_compilation):
         "norm",
     ]
     first, *others = jax.jit(lambda params, x: [apply(params, x) for apply in applies.values()])(params, x)
-    stem = tiny()[0].stem
-    others.append(jax.jit(stem.rest)(params, stem.linear(params, x)))
+    others.append(jax.jit(toy.in_sections, static_argnums=0)(tiny()[0].sections, params, x))
     for logits in others:
         np.testing.assert_allclose(logits, first, rtol=1e-5, atol=1e-5)
     assert tiny()[0] == applies["norm"] and tiny("features.1")[0] == applies["features.1.1"]

@@ -17,6 +17,7 @@ from sscam_jax.convert import rules
 from sscam_jax.networks import network as shared
 from sscam_jax.networks import registry
 from sscam_jax.networks.vit import ViT
+from tests import toy
 from tests.golden.random_tensors import summary, uniform, weight
 from tests.test_networks import relative_error
 
@@ -85,7 +86,7 @@ def test_every_layer_the_logits_and_grad_cam_equal_pytorchs(name, batch, rename)
         module, seen = shared.bind(network, CLASSES, params), {}
         for stage, function in module.body().items():
             seen[stage] = state = function(state)
-        return seen, module.tail(state)
+        return seen, module.classify(module.pool(state))
 
     seen, logits = run(params, x)
     assert {rename(stage) for stage in seen} | {"logits"} == {
@@ -198,9 +199,11 @@ def test_every_cut_gives_the_same_logits(quick_compilation):
     for logits in jax.jit(lambda params, x: [apply(params, x) for apply in applies])(params, x):
         np.testing.assert_allclose(logits, reference, rtol=1e-5, atol=1e-5)
     apply = applies[-1]
-    assert apply.stem is not None and apply.for_cpu is not None
-    np.testing.assert_allclose(apply.stem.rest(params, apply.stem.linear(params, x)), reference, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(apply.stem.linear(params, 2 * x), 2 * apply.stem.linear(params, x), rtol=1e-5, atol=1e-6)
+    assert apply.sections is not None and apply.for_cpu is not None
+    np.testing.assert_allclose(toy.in_sections(apply.sections, params, x), reference, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        apply.sections.stem(params, 2 * x), 2 * apply.sections.stem(params, x), rtol=1e-5, atol=1e-6
+    )
     jax.tree.map(np.testing.assert_array_equal, apply.for_cpu(params), params)
 
 
@@ -277,7 +280,7 @@ def test_ss_cam_through_the_stem_and_in_half_precision(quick_compilation):
         return sscam.ss_cam(apply, params, images(1), [LABEL], key=key, n_samples=2, noise="common", **options)
 
     reference = run(apply)
-    without = run(dataclasses.replace(apply, stem=None))
+    without = run(dataclasses.replace(apply, sections=None))
     np.testing.assert_allclose(reference.weights, without.weights, rtol=1e-3, atol=1e-5)
     half = run(apply, precision="bfloat16")
     assert relative_error(half.weights, np.asarray(reference.weights)) < 0.05

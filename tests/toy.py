@@ -37,8 +37,16 @@ def features(params, x):
 
 def mlp_head(params, activations, carry):
     """1×1 convolution, ReLU, average pooling, linear layer: not affine, unlike `linear_head`."""
+    return mlp_out(params, mlp_hidden(params, activations))
+
+
+def mlp_hidden(params, activations):
     hidden = activations @ params["hidden"]
-    return hidden.clip(0).mean(_space(hidden)) @ params["out"]
+    return hidden.clip(0).mean(_space(hidden))
+
+
+def mlp_out(params, hidden):
+    return hidden @ params["out"]
 
 
 def linear_head(params, activations, carry):
@@ -53,6 +61,11 @@ def mlp_gradient(params: dict[str, np.ndarray], activations: np.ndarray, label: 
 
 MLP = sscam.Apply(features, mlp_head)
 LINEAR = sscam.Apply(features, linear_head)
+
+
+def in_sections(sections: sscam.Sections, params, x):
+    """The whole network, by its three sections."""
+    return sections.classifier(params, sections.body(params, sections.stem(params, x)))
 
 
 def on_device(tree: dict[str, np.ndarray]) -> dict[str, jnp.ndarray]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxtyping import Array
 
-from sscam_jax.types import Apply, Params, Stem
+from sscam_jax.types import Apply, Params, Sections
 
 
 def target(apply: Apply, params: Params, function: Callable[..., Array], *arrays: Array) -> tuple[Apply, Params]:
@@ -45,9 +45,10 @@ def target(apply: Apply, params: Params, function: Callable[..., Array], *arrays
         >>> grad_cam(two, params, jnp.ones((1, 2, 2, 3)), [1]).weights.tolist()
         [[0.0, 0.25, -0.25]]
     """
-    stem = apply.stem and Stem(_Of(apply.stem.linear), _Then(apply.stem.rest, function))
+    cut = apply.sections
+    sections = cut and Sections(_Of(cut.stem), _Of(cut.body), _Then(cut.classifier, function))
     for_cpu = apply.for_cpu and _ForCPU(apply.for_cpu)
-    targeted = Apply(_Of(apply.features), _Then(apply.head, function), stem, for_cpu)
+    targeted = Apply(_Of(apply.features), _Then(apply.head, function), sections, for_cpu)
     return targeted, {"network": params, "target": arrays}
 
 

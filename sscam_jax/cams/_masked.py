@@ -179,8 +179,9 @@ def _probe(
     space = image.shape[:-1]
     if choices.precision != "float32":
         params = jax.tree.map(lambda leaf: _cast(leaf, choices.precision), params)
+    sections = apply.sections
     # Common noise through a linear first layer: it answers to masked input and noise apart, once each, not once a pair.
-    stem = apply.stem if choices.noise == "common" and choices.noise_on is not None else None
+    stem = sections.stem if sections and choices.noise == "common" and choices.noise_on is not None else None
 
     def masks(channels: Int[Array, " p"]) -> Float[Array, "p *space"]:
         picked = maps[channels]
@@ -202,7 +203,7 @@ def _probe(
     def respond(inputs: Float[Array, "m *space c_in"]) -> Float[Array, "m ..."]:
         """What is scored of network inputs: themselves, or the stem's response to them."""
         inputs = inputs.astype(choices.precision)
-        return inputs if stem is None else stem.linear(params, inputs)
+        return inputs if stem is None else stem(params, inputs)
 
     def prepare(channels: Int[Array, " p"]) -> dict[str, Array]:
         mask = spread(masks(channels))
@@ -247,16 +248,20 @@ def _probe(
         noisy = masked(prepared["mask"])[:, None] + _times(prepared["std"], noise)
         return spread(noisy.astype(choices.precision))
 
-    def logits_of(inputs: Float[Array, "m ..."]) -> Float[Array, "m n"]:
-        return apply(params, inputs) if stem is None else stem.rest(params, inputs)
+    def forward(inputs: Float[Array, "m ..."]) -> Float[Array, "m ..."]:
+        """The features that the classifier takes; the logits, where the network offers no sections."""
+        if sections is None:
+            return apply(params, inputs)
+        return sections.body(params, sections.stem(params, inputs) if stem is None else inputs)
 
-    def score(inputs: Float[Array, "m ..."]) -> Float[Array, " m"]:
-        return score_of(choices.score, logits_of(inputs), jnp.broadcast_to(row["label"], inputs.shape[:1]))
+    def score(features: Float[Array, "m ..."]) -> Float[Array, " m"]:
+        logits = features if sections is None else sections.classifier(params, features)
+        return score_of(choices.score, logits, jnp.broadcast_to(row["label"], logits.shape[:1]))
 
     def reduce(prepared: Any, scores: Float[Array, "p n"]) -> Float[Array, " p"]:
         reduced = scores.max(1) if choices.reduce == "max" else scores.mean(1)
         if choices.second_pass:
-            reduced = score(respond(_times(reduced, masked(prepared["mask"]))))
+            reduced = score(forward(respond(_times(reduced, masked(prepared["mask"])))))
         return reduced - row["baseline"]
 
-    return Probe(prepare, draw, score, reduce)
+    return Probe(prepare, draw, forward, score, reduce)

@@ -2,7 +2,8 @@
 
 A probe says how channels become network inputs, a score reads the logits, a reduction makes one number a
 channel of its samples. Everything of input size (upsampling, masks, noise) exists inside a chunk only, so memory
-is O(chunk) whatever the number of channels and samples.
+is O(chunk) whatever the number of channels and samples; features are small and wait for all samples of a chunk's
+channels, so that the classifier's parameters are read once for them.
 """
 
 from collections.abc import Callable
@@ -22,12 +23,14 @@ class Probe(NamedTuple):
     Attributes:
         prepare: channels [p] -> whatever is shared by all samples of those channels, leading axis p.
         draw: (prepared, channels [p], samples [s]) -> network inputs [p, s, ...].
-        score: network inputs [m, ...] -> scores [m], float32.
+        forward: network inputs [m, ...] -> features [m, ...], what is held until all samples are there.
+        score: features [m, ...] -> scores [m], float32.
         reduce: (prepared, scores [p, n]) -> one score a channel [p].
     """
 
     prepare: Callable[[Int[Array, " p"]], Any]
     draw: Callable[[Any, Int[Array, " p"], Int[Array, " s"]], Float[Array, "p s ..."]]
+    forward: Callable[[Float[Array, "m ..."]], Float[Array, "m ..."]]
     score: Callable[[Float[Array, "m ..."]], Float[Array, " m"]]
     reduce: Callable[[Any, Float[Array, "p n"]], Float[Array, " p"]]
 
@@ -83,15 +86,18 @@ def score_channels(
         channels = jax.lax.dynamic_slice_in_dim(padded, start, cut.channels)
         prepared = probe.prepare(channels)
 
-        def block(step: Int[Array, ""], drawn: Int[Array, " s"]) -> tuple[Int[Array, ""], Float[Array, "p s"]]:
+        def block(step: Int[Array, ""], drawn: Int[Array, " s"]) -> tuple[Int[Array, ""], Float[Array, "p s ..."]]:
             inputs = probe.draw(prepared, channels, drawn)
-            scores = probe.score(inputs.reshape(-1, *inputs.shape[2:]))
+            features = probe.forward(inputs.reshape(-1, *inputs.shape[2:]))
             tick(step)
-            return step + 1, scores.reshape(cut.channels, cut.samples)
+            return step + 1, features.reshape(cut.channels, cut.samples, *features.shape[1:])
 
         first = start // cut.channels * samples.shape[0] + 1
-        _, scores = jax.lax.scan(block, first, samples)
-        return probe.reduce(prepared, jnp.moveaxis(scores, 0, 1).reshape(cut.channels, n_samples))
+        _, features = jax.lax.scan(block, first, samples)
+        # Channels lead, so that each device keeps its own.
+        features = jnp.moveaxis(features, 0, 1)
+        scores = probe.score(features.reshape(-1, *features.shape[3:]))
+        return probe.reduce(prepared, scores.reshape(cut.channels, n_samples))
 
     def step(carry: None, start: Int[Array, ""]) -> tuple[None, Float[Array, " p"]]:
         # A scan over a condition, not a loop of unknown length: it skips dead chunks and has a derivative.

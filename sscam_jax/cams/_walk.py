@@ -53,10 +53,10 @@ def scores(
             inputs = jax.lax.with_sharding_constraint(inputs, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
         return inputs[:, None]
 
-    def scored(inputs: Float[Array, "p ..."]) -> Float[Array, " p"]:
-        return score_of(score, logits(inputs), jnp.broadcast_to(label, inputs.shape[:1]))
+    def read(found: Float[Array, "p n"]) -> Float[Array, " p"]:
+        return score_of(score, found, jnp.broadcast_to(label, found.shape[:1]))
 
-    probe = Probe(lambda indices: indices, draw, scored, lambda _, found: found[:, 0])
+    probe = Probe(lambda indices: indices, draw, logits, read, lambda _, found: found[:, 0])
     cut = plan(live.shape[0], 1, engine.chunk_size, mesh.size if mesh else 1)
     return score_channels(probe, live, 1, cut, lambda done: None)
 

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from sscam_jax.networks.winograd import Conv3x3, transform
-from sscam_jax.types import Apply, Carry, Params, Stem
+from sscam_jax.types import Apply, Carry, Params, Sections
 
 Stages = dict[str, Callable[[Any], Any]]
 """From state to state: the maps [b, h, w, c], or (maps, carry) where the rest of the network needs more."""
@@ -23,13 +23,16 @@ Stages = dict[str, Callable[[Any], Any]]
 
 @runtime_checkable
 class Classifier(Protocol):
-    """What a network's module offers: a body of named stages that keep the grid, then the rest."""
+    """What a network's module offers: a body of named stages that keep the grid, a pool that ends it, a classifier."""
 
     def body(self) -> Stages:
         """The stages whose outputs are maps, in order, under torchvision's module paths."""
 
-    def tail(self, state: Any) -> Array:
-        """From the body's last state to the logits [b, n]."""
+    def pool(self, state: Any) -> Array:
+        """From the body's last state to features [b, d] without space."""
+
+    def classify(self, features: Array) -> Array:
+        """From the features to the logits [b, n]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +156,7 @@ class Head(_Cut):
         state: Any = (activations, carry) if carry else activations
         for name in list(body)[list(body).index(self.stage) + 1 :]:
             state = body[name](state)
-        return module.tail(state)
+        return module.classify(module.pool(state))
 
 
 def _without_bias(params: Params, stage: str) -> Params:
@@ -165,7 +168,7 @@ def _without_bias(params: Params, stage: str) -> Params:
 
 
 @dataclasses.dataclass(frozen=True)
-class StemLinear:
+class SectionStem:
     """The first stage, a convolution, without its bias: linear in the images."""
 
     network: Network
@@ -177,20 +180,31 @@ class StemLinear:
 
 
 @dataclasses.dataclass(frozen=True)
-class StemRest:
-    """From what `StemLinear` gives to the logits: the first stage's bias, then the other stages."""
+class SectionBody:
+    """From what `SectionStem` gives to the pooled features: the first stage's bias, then the other stages."""
 
     network: Network
     num_classes: int
 
-    def __call__(self, params: Params, responses: Float[Array, "m h w c"]) -> Float[Array, "m n"]:
+    def __call__(self, params: Params, responses: Float[Array, "m h w c"]) -> Float[Array, "m d"]:
         module = bind(self.network, self.num_classes, params)
         first, *others = module.body().items()
         bias = functools.reduce(operator.getitem, first[0].split("."), params).get("bias")
         state: Any = responses if bias is None else responses + bias.reshape(1, 1, 1, -1)
         for _, stage in others:
             state = stage(state)
-        return module.tail(state)
+        return module.pool(state)
+
+
+@dataclasses.dataclass(frozen=True)
+class SectionClassifier:
+    """From the pooled features to the logits."""
+
+    network: Network
+    num_classes: int
+
+    def __call__(self, params: Params, features: Float[Array, "m d"]) -> Float[Array, "m n"]:
+        return bind(self.network, self.num_classes, params).classify(features)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,9 +230,9 @@ def cut(network: Network, num_classes: int, layer: str | None) -> Apply:
         ValueError: the network has no such layer.
     """
     stage = _resolve(network, network.default_layer if layer is None else layer)
-    stem = Stem(StemLinear(network, num_classes), StemRest(network, num_classes))
+    sections = Sections(*(part(network, num_classes) for part in (SectionStem, SectionBody, SectionClassifier)))
     features, head = Features(network, num_classes, stage), Head(network, num_classes, stage)
-    return Apply(features, head, stem, ForCPU(network))
+    return Apply(features, head, sections, ForCPU(network))
 
 
 def max_pool(

@@ -62,8 +62,11 @@ class ResNet18(nnx.Module):
         blocks = {f"{layer}.{i}": getattr(getattr(self, layer), i) for layer in _WIDTHS for i in _BLOCKS}
         return stages | blocks
 
-    def tail(self, activations: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
-        return self.fc(activations.mean(axis=(1, 2)))
+    def pool(self, activations: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+        return activations.mean(axis=(1, 2))
+
+    def classify(self, features: Float[Array, "b c"]) -> Float[Array, "b n"]:
+        return self.fc(features)
 
 
 RESNET18 = Network("resnet18", ResNet18, groups=tuple(_WIDTHS), default_layer="layer4", smallest=1)

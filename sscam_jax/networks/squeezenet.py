@@ -77,8 +77,11 @@ class SqueezeNet1_0(nnx.Module):
             stages[f"features.{index}"] = pool if widths == "pool" else getattr(self.features, str(index))
         return stages | {"classifier.1": getattr(self.classifier, "1"), "classifier.2": jax.nn.relu}
 
-    def tail(self, activations: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
+    def pool(self, activations: Float[Array, "b h w n"]) -> Float[Array, "b n"]:
         return activations.mean(axis=(1, 2))
+
+    def classify(self, features: Float[Array, "b n"]) -> Float[Array, "b n"]:
+        return features  # classified where they stand, before the pool
 
 
 class SqueezeNet1_1(SqueezeNet1_0):

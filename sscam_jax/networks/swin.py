@@ -136,8 +136,11 @@ class SwinTransformer(nnx.Module):
             stages[name] = module
         return stages
 
-    def tail(self, state: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
-        return self.head(state.mean(axis=(1, 2)))
+    def pool(self, activations: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+        return activations.mean(axis=(1, 2))
+
+    def classify(self, features: Float[Array, "b c"]) -> Float[Array, "b n"]:
+        return self.head(features)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,12 +35,13 @@ class VGG16(nnx.Module):
             for index, kind in enumerate(_PLAN)
         }
 
-    def tail(self, activations: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
+    def pool(self, activations: Float[Array, "b h w c"]) -> Float[Array, "b d"]:
         # Flattened in the order h, w, c: the checkpoint's rows, in the order c, h, w, are permuted on reading.
-        x = adaptive_average_pool(activations, 7)
-        x = x.reshape(x.shape[0], -1)
+        return adaptive_average_pool(activations, 7).reshape(activations.shape[0], -1)
+
+    def classify(self, features: Float[Array, "b d"]) -> Float[Array, "b n"]:
         first, second, last = (getattr(self.classifier, i) for i in ("0", "3", "6"))
-        return last(jax.nn.relu(second(jax.nn.relu(first(x)))))
+        return last(jax.nn.relu(second(jax.nn.relu(first(features)))))
 
 
 VGG16_NETWORK = Network("vgg16", VGG16, groups=("features",), default_layer="features.29", smallest=32)

@@ -139,9 +139,12 @@ class VisionTransformer(nnx.Module):
             stages[f"encoder.layers.encoder_layer_{i}"] = block.rest
         return stages
 
-    def tail(self, state: Tokens) -> Float[Array, "b n"]:
+    def pool(self, state: Tokens) -> Float[Array, "b c"]:
         _, (class_token,) = state
-        return self.heads.head(self.encoder.ln(class_token[:, 0]))  # type: ignore[attr-defined]
+        return self.encoder.ln(class_token[:, 0])
+
+    def classify(self, features: Float[Array, "b c"]) -> Float[Array, "b n"]:
+        return self.heads.head(features)  # type: ignore[attr-defined]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,7 +46,7 @@ def load(name: str, weights: pathlib.Path) -> tuple[sscam.Apply, Params]:
 
 def some(apply: sscam.Apply, channels: Sequence[int]) -> sscam.Apply:
     """The same network, of whose target layer only these channels are explained."""
-    return sscam.Apply(SomeChannels(apply, tuple(channels)), WholeHead(apply), apply.stem, apply.for_cpu)
+    return sscam.Apply(SomeChannels(apply, tuple(channels)), WholeHead(apply), apply.sections, apply.for_cpu)
 
 
 def channels(apply: sscam.Apply, params: Params, images: jax.Array) -> tuple[int, list[int]]:
