@@ -174,8 +174,8 @@ def ss_cam(
         second_pass: whether the score of a channel is f^c(S·H_k ⊙ X), with S the reduced score of its samples.
         normalize: "after_resize" is s(U(A)), as the paper has it; "before_resize" is U(s(A)).
         noise: "independent", or "common": sample i of every channel and image is the same noise, scaled by the
-            channel's standard deviation. A network with a linear first layer (`Sections`) runs it once a channel and once a sample then, and
-            holds the N responses to the noise.
+            channel's standard deviation. A network's linear first layer, where it offers one (`Sections`), runs once a
+            channel and once a sample then, and the N responses to the noise are held.
         precision: the network's in the scoring passes, "float32" or "bfloat16"; masks, noise, scores and sums are
             float32 either way.
         budget: scoring passes that an image may take; None: all. It buys samples last: one sample of the channels of
