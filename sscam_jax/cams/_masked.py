@@ -224,7 +224,7 @@ def _probe(
 
     over_samples = jax.vmap(gaussian, in_axes=(None, 0))
     if stem is not None:
-        # All N at once, the one thing whose memory grows with N: every channel needs them, and drawn again for each
+        # All N at once, so that memory grows with N: every channel needs them, and drawn again for each
         # chunk of a few channels they would cost what they save.
         every = jnp.arange(n_samples, dtype=jnp.int32)
         responses = jax.lax.map(lambda sample: respond(gaussian(traced.key, sample)[None])[0], every)
