@@ -35,13 +35,13 @@ class Whole(nnx.Module):
     def __call__(self, x):
         for stage in self.net.body().values():
             x = stage(x)
-        return self.net.tail(x)
+        return self.net.classify(self.net.pool(x))
 
 
 BUILT_IN = {  # network, layer, image size, methods
     "resnet18": (RESNET18, "layer3.1", 32, ("grad_cam", "ss_cam")),
     "squeezenet1_1": (SQUEEZENET1_1, "features.12", 33, ("grad_cam", "score_cam", "ss_cam")),
-    "vgg16": (VGG16_NETWORK, "features.21", 32, ("grad_cam", "ss_cam")),
+    "vgg16": (VGG16_NETWORK, "features.21", 32, ("grad_cam",)),
 }
 
 

@@ -187,9 +187,16 @@ def _results(out: pathlib.Path) -> runs.Results:
     return runs.read(out).results
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, table, weights, compiled):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(_command(whole, table, weights), check=True, env=compiled, stdout=subprocess.DEVNULL)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, table, weights, compiled) -> pathlib.Path:
+    """The run of one process that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    subprocess.run(_command(folder, table, weights), check=True, env=compiled, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, whole, table, weights, compiled):
+    broken = tmp_path / "broken"
     for number in range(2):
         process = subprocess.Popen(_command(broken, table, weights), env=compiled, stdout=subprocess.DEVNULL)
         part = broken / "parts" / "0-of-1" / f"{number:06}.npz"
@@ -205,7 +212,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, table, weig
     np.testing.assert_array_equal(_results(broken).values, _results(whole).values)
 
 
-def test_two_processes_share_the_work(tmp_path, table, weights, compiled):
+def test_two_processes_share_the_work(tmp_path, whole, table, weights, compiled):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -216,9 +223,7 @@ def test_two_processes_share_the_work(tmp_path, table, weights, compiled):
     assert {each.name for each in (tmp_path / "both" / "parts").iterdir()} == {"0-of-2", "1-of-2"}
     assert not (tmp_path / "both" / "table.md").exists()
     assert _sscam("table", "--out", tmp_path / "both").exit_code == 0
-    alone = tmp_path / "alone"
-    subprocess.run(_command(alone, table, weights), check=True, env=compiled, stdout=subprocess.DEVNULL)
-    both, one = _results(tmp_path / "both"), _results(alone)
+    both, one = _results(tmp_path / "both"), _results(whole)
     assert both.names == one.names and both.methods == one.methods
     np.testing.assert_allclose(both.values, one.values, rtol=1e-3, atol=1e-3)
     assert not runs.read(tmp_path / "both").unfinished
