@@ -1,6 +1,7 @@
 """Score-CAM, SS-CAM and IS-CAM in every preset, as one compiled function over the scoring core."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -219,7 +220,8 @@ def _probe(
 
     def gaussian(key: Key[Array, ""], sample: Int[Array, ""]) -> Float[Array, "*space c_in"]:
         """What is added to X ⊙ H per unit of the noise's standard deviation."""
-        noise = jax.random.normal(jax.random.fold_in(key, sample), shape, jnp.float32)
+        # Drawn flat, which changes no number: XLA's loops on CPUs are slow where the last axis is three colours.
+        noise = jax.random.normal(jax.random.fold_in(key, sample), (math.prod(shape),), jnp.float32).reshape(shape)
         return noise if choices.noise_on == "masked_input" else image * noise[..., None]
 
     over_samples = jax.vmap(gaussian, in_axes=(None, 0))
