@@ -21,21 +21,22 @@ Carry = Any
 
 @dataclasses.dataclass(frozen=True)
 class Sections:
-    """A network cut where many passes can share work: after its first, linear layer and before its classifier.
+    """A network cut where many passes can share work: after its first, linear layer and before its last layers.
 
-    `classifier(params, body(params, stem(params, images)))` is the whole network. Because `stem` is linear, the
-    response to X + s·Z is stem(X) + s·stem(Z), whatever the number of X and s that share a Z. The classifier is run
-    on all samples of some channels at once, for its parameters are read anew at every call.
+    `late(params, early(params, stem(params, images)))` is the whole network. Because `stem` is linear, the response to
+    X + s·Z is stem(X) + s·stem(Z), whatever the number of X and s that share a Z. On a CPU `early`, whose arrays are
+    large, is run on as few inputs as its cache holds, `late`, whose parameters are read anew at every call, on a whole
+    chunk of them.
 
     Attributes:
         stem: `(params, images [m, *space, c_in]) -> responses [m, ...]`, linear in the images: no bias.
-        body: `(params, responses [m, ...]) -> features [m, ...]`, small ones: those of all samples are held at once.
-        classifier: `(params, features [m, ...]) -> logits [m, n]`.
+        early: `(params, responses [m, ...]) -> features [m, ...]`, small ones: those of a chunk are held at once.
+        late: `(params, features [m, ...]) -> logits [m, n]`.
     """
 
     stem: Callable[[Params, Array], Array]
-    body: Callable[[Params, Array], Array]
-    classifier: Callable[[Params, Array], Array]
+    early: Callable[[Params, Array], Array]
+    late: Callable[[Params, Array], Array]
 
 
 @dataclasses.dataclass(frozen=True)

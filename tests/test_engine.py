@@ -23,22 +23,22 @@ LABELS = jnp.array([1, 2])
 
 
 def toy_sections(seen: list[int], read: list[int]) -> Sections:
-    """The toy in three: its stem notes how many inputs it is given, its classifier how many features."""
+    """The toy in three: its stem notes how many inputs it is given, its late part how many features."""
 
     def stem(params, images):
         jax.debug.callback(lambda: seen.append(images.shape[0]))
         b, h, w, c = images.shape
         return images.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4)) @ params["conv"]
 
-    def body(params, responses):
+    def early(params, responses):
         activations = (responses + params["bias"].reshape(1, 1, 1, -1)).clip(0)
         return toy.mlp_hidden(params, activations)
 
-    def classifier(params, features):
+    def late(params, features):
         jax.debug.callback(lambda: read.append(features.shape[0]))
         return toy.mlp_out(params, features)
 
-    return Sections(stem, body, classifier)
+    return Sections(stem, early, late)
 
 
 @pytest.mark.parametrize("preset", sscam.SS_CAM_PRESETS)
@@ -71,7 +71,7 @@ def test_shared_stem_runs_once_a_channel_and_once_a_sample():
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])  # without and with a bias
 def test_stems_of_the_networks(name):
-    """classifier(body(stem(x))) is the network, and the stem is linear."""
+    """late(early(stem(x))) is the network, and the stem is linear."""
     from sscam_jax.networks.network import cut
     from sscam_jax.networks.registry import _network
 
@@ -158,11 +158,14 @@ def test_chunk_for_a_device(monkeypatch, platform, gigabytes, wanted):
 @pytest.mark.parametrize("channels", [1, 5, 16, 17, 512])
 @pytest.mark.parametrize("samples", [1, 7, 10])
 @pytest.mark.parametrize("chunk", [1, 3, 16, 100])
+@pytest.mark.parametrize("block", [1, 2, 4, 100])
 @pytest.mark.parametrize("devices", [1, 4])
-def test_plan(channels, samples, chunk, devices):
-    cut = _probe.plan(channels, samples, chunk, devices)
+def test_plan(channels, samples, chunk, block, devices):
+    cut = _probe.plan(channels, samples, chunk, min(block, chunk), devices)
     assert cut.channels * cut.samples <= chunk * devices
-    assert samples % cut.samples == 0 and cut.channels % devices == 0
+    assert cut.block_channels * cut.block_samples <= min(block, chunk) * devices
+    assert cut.channels % cut.block_channels == cut.samples % cut.block_samples == 0
+    assert samples % cut.samples == 0 and cut.block_channels % devices == 0
     assert (cut.chunks - 1) * cut.channels < channels <= cut.chunks * cut.channels
 
 

@@ -65,7 +65,7 @@ LINEAR = sscam.Apply(features, linear_head)
 
 def in_sections(sections: sscam.Sections, params, x):
     """The whole network, by its three sections."""
-    return sections.classifier(params, sections.body(params, sections.stem(params, x)))
+    return sections.late(params, sections.early(params, sections.stem(params, x)))
 
 
 def on_device(tree: dict[str, np.ndarray]) -> dict[str, jnp.ndarray]:

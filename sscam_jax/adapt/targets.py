@@ -46,7 +46,7 @@ def target(apply: Apply, params: Params, function: Callable[..., Array], *arrays
         [[0.0, 0.25, -0.25]]
     """
     cut = apply.sections
-    sections = cut and Sections(_Of(cut.stem), _Of(cut.body), _Then(cut.classifier, function))
+    sections = cut and Sections(_Of(cut.stem), _Of(cut.early), _Then(cut.late, function))
     for_cpu = apply.for_cpu and _ForCPU(apply.for_cpu)
     targeted = Apply(_Of(apply.features), _Then(apply.head, function), sections, for_cpu)
     return targeted, {"network": params, "target": arrays}

@@ -13,27 +13,25 @@ from jaxtyping import Array, Float
 
 from sscam_jax.cams import _tap
 from sscam_jax.cams._masked import Engine, Traced, scored
-from sscam_jax.cams._probe import Progress
+from sscam_jax.cams._probe import Progress, largest_array
 from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.presets import ALLOWED, Choices
 from sscam_jax.types import Apply, Params, Saliency
 
-# Larger chunks fall out of a CPU's cache; an accelerator is full long before this many inputs.
-_CPU_CHUNK, _UNKNOWN_CHUNK, _LARGEST_CHUNK = 2, 64, 512
+# On a CPU, more inputs at once make the late layers no faster; an accelerator is full long before 512.
+_CPU_CHUNK, _UNKNOWN_CHUNK, _LARGEST_CHUNK = 20, 64, 512
 
 
 def auto_chunk(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) -> int:
-    """Network inputs at once for this device: 2 on CPU, else what fits in half of the memory, a power of two."""
+    """Network inputs at once for this device: 20 on CPU, else what fits in half of the memory, a power of two."""
     device = jax.devices()[0]
     if device.platform == "cpu":
         return _CPU_CHUNK
     memory = (device.memory_stats() or {}).get("bytes_limit", 0)
     if not memory:
         return _UNKNOWN_CHUNK
-    jaxpr = jax.make_jaxpr(apply)(params, images[:1])
-    largest = max(variable.aval.size for equation in jaxpr.jaxpr.eqns for variable in equation.outvars)
     # A layer's input and output, the noisy inputs and the compiler's workspace live at once.
-    fitting = max(1, memory // 2 // (4 * 4 * largest))
+    fitting = max(1, memory // 2 // (4 * 4 * largest_array(apply, params, images[:1])))
     return min(_LARGEST_CHUNK, 1 << (int(fitting).bit_length() - 1))
 
 

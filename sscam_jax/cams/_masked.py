@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from sscam_jax import ops
 from sscam_jax.cams import _tap
-from sscam_jax.cams._probe import Probe, Progress, plan, score_channels
+from sscam_jax.cams._probe import Probe, Progress, block_size, plan, score_channels
 from sscam_jax.cams.gradient import grad_cam_weights
 from sscam_jax.cams.presets import Choices, Score
 from sscam_jax.types import Apply, Params, Saliency
@@ -107,7 +107,8 @@ def scored(
 
     if engine.platform == "cpu" and apply.for_cpu is not None and choices.precision == "float32":
         params = apply.for_cpu(params)
-    cut = plan(live.shape[1], n_samples, engine.chunk_size, engine.mesh.size if engine.mesh else 1)
+    block = block_size(functools.partial(apply, params), images, engine.chunk_size, engine.platform)
+    cut = plan(live.shape[1], n_samples, engine.chunk_size, block, engine.mesh.size if engine.mesh else 1)
     chunks = -(-live.sum(1, dtype=jnp.int32) // cut.channels) * (n_samples // cut.samples)
     before = jnp.cumsum(chunks) - chunks
 
@@ -118,7 +119,8 @@ def scored(
             if engine.progress is not None:
                 jax.debug.callback(engine.progress, row["before"] + done, chunks.sum())
 
-        return score_channels(probe, row["live"], n_samples, cut, tick)
+        scores = score_channels(probe, row["live"], n_samples, cut, tick)
+        return jnp.where(row["live"], scores - row["baseline"], 0.0)
 
     rows = dict(
         image=images, maps=maps, live=live, label=tapped.labels, baseline=baselines, before=before, id=traced.ids
@@ -250,20 +252,20 @@ def _probe(
         noisy = masked(prepared["mask"])[:, None] + _times(prepared["std"], noise)
         return spread(noisy.astype(choices.precision))
 
-    def forward(inputs: Float[Array, "m ..."]) -> Float[Array, "m ..."]:
-        """The features that the classifier takes; the logits, where the network offers no sections."""
+    def early(inputs: Float[Array, "m ..."]) -> Float[Array, "m ..."]:
+        """The features that the late part takes; the logits, where the network offers no sections."""
         if sections is None:
             return apply(params, inputs)
-        return sections.body(params, sections.stem(params, inputs) if stem is None else inputs)
+        return sections.early(params, sections.stem(params, inputs) if stem is None else inputs)
 
     def score(features: Float[Array, "m ..."]) -> Float[Array, " m"]:
-        logits = features if sections is None else sections.classifier(params, features)
+        logits = features if sections is None else sections.late(params, features)
         return score_of(choices.score, logits, jnp.broadcast_to(row["label"], logits.shape[:1]))
 
-    def reduce(prepared: Any, scores: Float[Array, "p n"]) -> Float[Array, " p"]:
-        reduced = scores.max(1) if choices.reduce == "max" else scores.mean(1)
-        if choices.second_pass:
-            reduced = score(forward(respond(_times(reduced, masked(prepared["mask"])))))
-        return reduced - row["baseline"]
+    def reduce(scores: Float[Array, "p n"]) -> Float[Array, " p"]:
+        return scores.max(1) if choices.reduce == "max" else scores.mean(1)
 
-    return Probe(prepare, draw, forward, score, reduce)
+    def again(prepared: Any, reduced: Float[Array, " p"]) -> Float[Array, "p ..."]:
+        return respond(_times(reduced, masked(prepared["mask"])))
+
+    return Probe(prepare, draw, early, score, reduce, again if choices.second_pass else None)

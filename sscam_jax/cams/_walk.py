@@ -1,5 +1,6 @@
 """Many changed versions of one image, scored in chunks: what ablation, occlusion and their kin share."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -8,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from sscam_jax.cams._masked import Engine, score_of
-from sscam_jax.cams._probe import Probe, plan, score_channels
+from sscam_jax.cams._probe import Probe, block_size, plan, score_channels
 from sscam_jax.cams.presets import ALLOWED, Score
 from sscam_jax.types import Apply, Carry, Params
 
@@ -19,6 +20,10 @@ def check_score(score: Score) -> None:
         raise ValueError(f"score={score!r} is not a choice; choose from {', '.join(map(repr, ALLOWED['score']))}")
 
 
+Forward = tuple[Callable[[Float[Array, "m ..."]], Float[Array, "m ..."]], Callable[[Float[Array, "m ..."]], Array]]
+"""Early and late part of what is run: inputs [m, ...] -> features [m, ...] -> logits [m, n]."""
+
+
 def suited(apply: Apply, params: Params, engine: Engine) -> Params:
     """The parameters as the passes take them on this device."""
     return apply.for_cpu(params) if engine.platform == "cpu" and apply.for_cpu is not None else params
@@ -26,7 +31,7 @@ def suited(apply: Apply, params: Params, engine: Engine) -> Params:
 
 def scores(
     changed: Callable[[Int[Array, " p"]], Float[Array, "p ..."]],
-    logits: Callable[[Float[Array, "p ..."]], Float[Array, "p n"]],
+    forward: Forward,
     score: Score,
     label: Int[Array, ""],
     live: Bool[Array, " v"],
@@ -36,7 +41,7 @@ def scores(
 
     Args:
         changed: indices [p] of versions -> what the network or its head is to be run on.
-        logits: that -> logits.
+        forward: that -> logits, in two parts.
         score: f^c.
         label: c.
         live: the versions worth scoring.
@@ -45,7 +50,7 @@ def scores(
     Returns:
         The scores [v].
     """
-    mesh = engine.mesh
+    mesh, (early, late) = engine.mesh, forward
 
     def draw(indices: Int[Array, " p"], channels: Int[Array, " p"], samples: Int[Array, " s"]) -> Float[Array, "p ..."]:
         inputs = changed(indices)
@@ -53,22 +58,34 @@ def scores(
             inputs = jax.lax.with_sharding_constraint(inputs, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
         return inputs[:, None]
 
-    def read(found: Float[Array, "p n"]) -> Float[Array, " p"]:
-        return score_of(score, found, jnp.broadcast_to(label, found.shape[:1]))
+    def read(features: Float[Array, "p ..."]) -> Float[Array, " p"]:
+        logits = late(features)
+        return score_of(score, logits, jnp.broadcast_to(label, logits.shape[:1]))
 
-    probe = Probe(lambda indices: indices, draw, logits, read, lambda _, found: found[:, 0])
-    cut = plan(live.shape[0], 1, engine.chunk_size, mesh.size if mesh else 1)
+    probe = Probe(lambda indices: indices, draw, early, read, lambda found: found[:, 0])
+    one = jax.eval_shape(changed, jnp.zeros(1, jnp.int32))
+    block = block_size(early, one, engine.chunk_size, engine.platform)
+    cut = plan(live.shape[0], 1, engine.chunk_size, block, mesh.size if mesh else 1)
     return score_channels(probe, live, 1, cut, lambda done: None)
 
 
-def head_of(apply: Apply, params: Params, carry: Carry) -> Callable[[Float[Array, "p *grid c"]], Float[Array, "p n"]]:
-    """Many activations of one image -> logits; `carry` is that image's."""
+def network_of(apply: Apply, params: Params) -> Forward:
+    """The whole network."""
+    sections = apply.sections
+    if sections is None:
+        return functools.partial(apply, params), lambda logits: logits
+    cut = sections
+    return lambda images: cut.early(params, cut.stem(params, images)), functools.partial(cut.late, params)
+
+
+def head_of(apply: Apply, params: Params, carry: Carry) -> Forward:
+    """The head, on many activations of one image; `carry` is that image's."""
 
     def logits(activations: Float[Array, "p *grid c"]) -> Float[Array, "p n"]:
         many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (activations.shape[0], *leaf.shape)), carry)
         return apply.head(params, activations, many)
 
-    return logits
+    return logits, lambda found: found
 
 
 def weighted_masks(

@@ -86,8 +86,8 @@ def _ablation_cam(
 
         # The last version drops no channel: scored in the same chunks, its rounding is that of the others.
         live = jnp.append((activations != 0).any(tuple(range(activations.ndim - 1))), True)
-        logits = _walk.head_of(apply, passing, row["carry"])
-        scores = _walk.scores(without, logits, score, row["label"], live, engine)
+        forward = _walk.head_of(apply, passing, row["carry"])
+        scores = _walk.scores(without, forward, score, row["label"], live, engine)
         whole = scores[-1]
         return jnp.where(live[:-1], whole - scores[:-1], 0.0) / jnp.where(whole == 0, 1.0, jnp.abs(whole))
 
@@ -180,9 +180,9 @@ def _recipro_cam(
             channels = channels.reshape(positions.shape[0], *[1] * len(grid), -1)
             return channels * masks(positions)[..., None].astype(channels.dtype)
 
-        logits = _walk.head_of(apply, passing, row["carry"])
+        forward = _walk.head_of(apply, passing, row["carry"])
         everywhere = jnp.ones(n_positions, bool)
-        return _walk.scores(at, logits, score, row["label"], everywhere, engine).reshape(grid)
+        return _walk.scores(at, forward, score, row["label"], everywhere, engine).reshape(grid)
 
     rows = dict(activations=tapped.activations, carry=tapped.carry, label=tapped.labels)
     raw = jax.lax.map(one_image, rows)

@@ -113,7 +113,7 @@ def _rise(
             return row["image"][None] * jax.vmap(mask)(picked)[..., None].astype(images.dtype)
 
         every = jnp.ones(n_samples, bool)
-        scores = _walk.scores(seen, functools.partial(apply, passing), score, row["label"], every, engine)
+        scores = _walk.scores(seen, _walk.network_of(apply, passing), score, row["label"], every, engine)
         scores = jnp.where(scores.max() == scores.min(), 0.0, scores)
         return _walk.weighted_masks(scores / (n_samples * keep), mask, engine.chunk_size)
 
@@ -230,7 +230,7 @@ def _occlusion(
 
         # The image as it is comes last, in the same chunks: its rounding is that of the others.
         every = jnp.ones(n_windows + 1, bool)
-        scores = _walk.scores(without, functools.partial(apply, passing), score, row["label"], every, engine)
+        scores = _walk.scores(without, _walk.network_of(apply, passing), score, row["label"], every, engine)
         return _walk.weighted_masks(scores[-1] - scores[:-1], hidden, engine.chunk_size) / times_covered
 
     raw = jax.lax.map(one_image, dict(image=images, label=tapped.labels))

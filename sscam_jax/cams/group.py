@@ -108,7 +108,7 @@ def _group_cam(
             mask = ops.unit(ops.resize(maps[picked], space))[..., None].astype(images.dtype)
             return row["image"][None] * mask + row["blurred"][None] * (1 - mask)
 
-        scores = _walk.scores(seen, functools.partial(apply, passing), score, row["label"], live, engine)
+        scores = _walk.scores(seen, _walk.network_of(apply, passing), score, row["label"], live, engine)
         alphas = jnp.where(live, scores - scores[-1], 0.0)[:-1]
 
         def term(index: Int[Array, ""]) -> Float[Array, "*grid"]:

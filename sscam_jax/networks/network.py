@@ -47,6 +47,7 @@ class Network:
         smallest: the smallest height and width, in pixels, that leave something to classify.
         only_smallest: whether it takes images of no other size.
         aliases: other people's names of layers: a pattern, and the name that it stands for.
+        late: the stage from which on layers have more parameters than inputs, "classify" where that is the classifier.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Network:
     smallest: int
     only_smallest: bool = False
     aliases: tuple[tuple[str, str], ...] = ()
+    late: str = "classify"
 
 
 class Named(nnx.Module):
@@ -179,32 +181,43 @@ class SectionStem:
         return bind(self.network, self.num_classes, _without_bias(params, first)).body()[first](images)
 
 
+def _early_and_late(network: Network, num_classes: int, params: Params) -> tuple[Stages, Stages]:
+    """The stages, the pool and the classifier among them, in two parts."""
+    module = bind(network, num_classes, params)
+    stages = module.body() | {"pool": module.pool, "classify": module.classify}
+    names = list(stages)
+    cut = names.index(network.late)
+    return {name: stages[name] for name in names[:cut]}, {name: stages[name] for name in names[cut:]}
+
+
 @dataclasses.dataclass(frozen=True)
-class SectionBody:
-    """From what `SectionStem` gives to the pooled features: the first stage's bias, then the other stages."""
+class SectionEarly:
+    """From what `SectionStem` gives to the first late stage: the first stage's bias, then the other stages."""
 
     network: Network
     num_classes: int
 
-    def __call__(self, params: Params, responses: Float[Array, "m h w c"]) -> Float[Array, "m d"]:
-        module = bind(self.network, self.num_classes, params)
-        first, *others = module.body().items()
+    def __call__(self, params: Params, responses: Float[Array, "m h w c"]) -> Float[Array, "m ..."]:
+        first, *others = _early_and_late(self.network, self.num_classes, params)[0].items()
         bias = functools.reduce(operator.getitem, first[0].split("."), params).get("bias")
         state: Any = responses if bias is None else responses + bias.reshape(1, 1, 1, -1)
         for _, stage in others:
             state = stage(state)
-        return module.pool(state)
+        return state
 
 
 @dataclasses.dataclass(frozen=True)
-class SectionClassifier:
-    """From the pooled features to the logits."""
+class SectionLate:
+    """The late stages, to the logits."""
 
     network: Network
     num_classes: int
 
-    def __call__(self, params: Params, features: Float[Array, "m d"]) -> Float[Array, "m n"]:
-        return bind(self.network, self.num_classes, params).classify(features)
+    def __call__(self, params: Params, features: Float[Array, "m ..."]) -> Float[Array, "m n"]:
+        state: Any = features
+        for stage in _early_and_late(self.network, self.num_classes, params)[1].values():
+            state = stage(state)
+        return state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +243,7 @@ def cut(network: Network, num_classes: int, layer: str | None) -> Apply:
         ValueError: the network has no such layer.
     """
     stage = _resolve(network, network.default_layer if layer is None else layer)
-    sections = Sections(*(part(network, num_classes) for part in (SectionStem, SectionBody, SectionClassifier)))
+    sections = Sections(*(part(network, num_classes) for part in (SectionStem, SectionEarly, SectionLate)))
     features, head = Features(network, num_classes, stage), Head(network, num_classes, stage)
     return Apply(features, head, sections, ForCPU(network))
 

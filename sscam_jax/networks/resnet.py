@@ -69,4 +69,4 @@ class ResNet18(nnx.Module):
         return self.fc(features)
 
 
-RESNET18 = Network("resnet18", ResNet18, groups=tuple(_WIDTHS), default_layer="layer4", smallest=1)
+RESNET18 = Network("resnet18", ResNet18, groups=tuple(_WIDTHS), default_layer="layer4", smallest=1, late="layer4.0")

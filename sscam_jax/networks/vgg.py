@@ -44,4 +44,6 @@ class VGG16(nnx.Module):
         return last(jax.nn.relu(second(jax.nn.relu(first(features)))))
 
 
-VGG16_NETWORK = Network("vgg16", VGG16, groups=("features",), default_layer="features.29", smallest=32)
+VGG16_NETWORK = Network(
+    "vgg16", VGG16, groups=("features",), default_layer="features.29", smallest=32, late="features.24"
+)
