@@ -55,18 +55,39 @@ def test_sections_are_the_plain_path(preset, noise):
 
 def test_shared_stem_runs_once_a_channel_and_once_a_sample():
     seen: list[int] = []
-    read: list[int] = []
-    apply = dataclasses.replace(toy.MLP, sections=toy_sections(seen, read))
-    sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], key=KEY, noise="common", n_samples=10, chunk_size=3)
+    apply = dataclasses.replace(toy.MLP, sections=toy_sections(seen, []))
+    sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], key=KEY, noise="common", n_samples=10, chunk_size=20)
     jax.effects_barrier()
     # 6 channels, and the noise of 10 samples; the plain path would have 60.
     assert sum(seen) == 6 + 10
-    # The classifier's parameters are read once for all samples of a chunk's three channels, not once a chunk.
-    assert read == [30, 30]
     seen.clear()
-    sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], key=KEY, n_samples=10, chunk_size=3)
+    sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], key=KEY, n_samples=10, chunk_size=20)
     jax.effects_barrier()
     assert sum(seen) == 6 * 10
+
+
+@pytest.mark.parametrize(
+    ("method", "chunk_size", "early", "late"),
+    [
+        (sscam.score_cam, 3, [2, 2], [2, 2]),  # a chunk of three has room for one block
+        (sscam.score_cam, 1, [1] * 4, [1] * 4),
+        (sscam.score_cam, 16, [2, 2], [6]),
+        (sscam.ss_cam, 16, [2] * 10, [10] * 2),
+        (sscam.ss_cam, 40, [2] * 10, [30]),
+    ],
+)
+def test_early_layers_run_in_blocks_late_ones_on_a_chunk(method, chunk_size, early, late):
+    """Four of six channels vary: on a CPU the early part sees two at once, and none that is constant."""
+    seen: list[int] = []
+    read: list[int] = []
+    apply = dataclasses.replace(toy.MLP, sections=toy_sections(seen, read))
+    dead = PARAMS | dict(conv=PARAMS["conv"].at[:, 4:].set(0.0))
+    options = dict(key=KEY, n_samples=5) if method is sscam.ss_cam else {}
+    saliency = method(apply, dead, IMAGES[:1], [1], preset="torchcam", chunk_size=chunk_size, **options)
+    jax.effects_barrier()
+    assert (seen, read) == (early, late)
+    plain = method(toy.MLP, dead, IMAGES[:1], [1], preset="torchcam", chunk_size=chunk_size, **options)
+    np.testing.assert_allclose(saliency.weights, plain.weights, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])  # without and with a bias
@@ -145,7 +166,7 @@ def test_out_of_memory_halves_the_chunk(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("platform", "gigabytes", "wanted"), [("cpu", 64, 2), ("gpu", 80, 512), ("gpu", 0.001, 128), ("tpu", None, 64)]
+    ("platform", "gigabytes", "wanted"), [("cpu", 64, 16), ("gpu", 80, 512), ("gpu", 0.001, 128), ("tpu", None, 64)]
 )
 def test_chunk_for_a_device(monkeypatch, platform, gigabytes, wanted):
     stats = None if gigabytes is None else dict(bytes_limit=int(gigabytes * 1e9))

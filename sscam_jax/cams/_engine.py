@@ -1,5 +1,6 @@
 """Running the compiled core: on which devices, in chunks of what size, and what it will cost."""
 
+import functools
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,29 +10,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from sscam_jax.cams import _tap
+from sscam_jax.cams import _tap, _walk
 from sscam_jax.cams._masked import Engine, Traced, scored
-from sscam_jax.cams._probe import Progress, largest_array
+from sscam_jax.cams._probe import Progress
 from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.presets import ALLOWED, Choices
 from sscam_jax.types import Apply, Params, Saliency
 
 # On a CPU, more inputs at once make the late layers no faster; an accelerator is full long before 512.
-_CPU_CHUNK, _UNKNOWN_CHUNK, _LARGEST_CHUNK = 20, 64, 512
+_CPU_CHUNK, _UNKNOWN_CHUNK, _LARGEST_CHUNK = 16, 64, 512
 
 
 def auto_chunk(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) -> int:
-    """Network inputs at once for this device: 20 on CPU, else what fits in half of the memory, a power of two."""
+    """Network inputs at once for this device: 16 on CPU, else what fits in half of the memory, a power of two."""
     device = jax.devices()[0]
     if device.platform == "cpu":
         return _CPU_CHUNK
     memory = (device.memory_stats() or {}).get("bytes_limit", 0)
     if not memory:
         return _UNKNOWN_CHUNK
+    jaxpr = jax.make_jaxpr(apply)(params, images[:1])
+    largest = max(variable.aval.size for equation in jaxpr.jaxpr.eqns for variable in equation.outvars)
     # A layer's input and output, the noisy inputs and the compiler's workspace live at once.
-    fitting = max(1, memory // 2 // (4 * 4 * largest_array(apply, params, images[:1])))
+    fitting = max(1, memory // 2 // (4 * 4 * largest))
     return min(_LARGEST_CHUNK, 1 << (int(fitting).bit_length() - 1))
 
 
@@ -166,16 +169,28 @@ def cost(
     activations, _ = apply.features(params, images)
     axes = tuple(range(1, activations.ndim - 1))
     passes = int((activations.max(axes) > activations.min(axes)).sum()) * n_samples + images.shape[0]
-    inputs = jnp.broadcast_to(images[:1], (chunk * len(devices or (0,)), *images.shape[1:]))
+    mesh, platform = None, jax.default_backend()
+    arguments = (params, images[0])
     if devices is not None:
-        mesh = Mesh(np.array(devices), ("inputs",))
-        params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-        inputs = jax.device_put(inputs, NamedSharding(mesh, PartitionSpec("inputs")))
-    compiled = jax.jit(apply).lower(params, inputs).compile()
-    jax.block_until_ready(compiled(params, inputs))
+        mesh, platform = Mesh(np.array(devices), ("inputs",)), devices[0].platform
+        arguments = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
+    engine = Engine(chunk, None, platform, mesh)
+    count = chunk * len(devices or (0,))
+
+    def chunk_scores(params: Params, image: Float[Array, "*space c_in"]) -> Float[Array, " p"]:
+        def changed(indices: Int[Array, " p"]) -> Float[Array, "p *space c_in"]:
+            return jax.vmap(lambda index: image * index)(indices.astype(image.dtype))
+
+        forward = _walk.network_of(apply, params)
+        return _walk.scores(changed, forward, "logit", jnp.int32(0), jnp.ones(count, bool), engine)
+
+    # Once a run, whatever the passes: not part of a chunk's time.
+    suited = jax.jit(functools.partial(_walk.suited, apply, engine=engine))(arguments[0])
+    compiled = jax.jit(chunk_scores).lower(suited, arguments[1]).compile()
+    jax.block_until_ready(compiled(suited, arguments[1]))
     began = time.perf_counter()
-    jax.block_until_ready(compiled(params, inputs))
-    seconds = (time.perf_counter() - began) / inputs.shape[0] * passes
+    jax.block_until_ready(compiled(suited, arguments[1]))
+    seconds = (time.perf_counter() - began) / count * passes
     sizes = compiled.memory_analysis()
     memory = sizes and sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
     return Cost(passes, seconds, memory)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from sscam_jax import ops
 from sscam_jax.cams import _tap
-from sscam_jax.cams._probe import Probe, Progress, block_size, plan, score_channels
+from sscam_jax.cams._probe import Probe, Progress, plan, score_channels
 from sscam_jax.cams.gradient import grad_cam_weights
 from sscam_jax.cams.presets import Choices, Score
 from sscam_jax.types import Apply, Params, Saliency
@@ -25,6 +25,11 @@ class Engine(NamedTuple):
     progress: Progress | None
     platform: str
     mesh: jax.sharding.Mesh | None
+
+    @property
+    def block(self) -> int:
+        """Inputs at once in the network's early layers, whose arrays are large: more fall out of a CPU's cache."""
+        return min(2, self.chunk_size) if self.platform == "cpu" else self.chunk_size
 
 
 class Traced(NamedTuple):
@@ -107,8 +112,7 @@ def scored(
 
     if engine.platform == "cpu" and apply.for_cpu is not None and choices.precision == "float32":
         params = apply.for_cpu(params)
-    block = block_size(functools.partial(apply, params), images, engine.chunk_size, engine.platform)
-    cut = plan(live.shape[1], n_samples, engine.chunk_size, block, engine.mesh.size if engine.mesh else 1)
+    cut = plan(live.shape[1], n_samples, engine.chunk_size, engine.block, engine.mesh.size if engine.mesh else 1)
     chunks = -(-live.sum(1, dtype=jnp.int32) // cut.channels) * (n_samples // cut.samples)
     before = jnp.cumsum(chunks) - chunks
 

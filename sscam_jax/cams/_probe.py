@@ -16,9 +16,6 @@ from jaxtyping import Array, Bool, Float, Int
 Progress = Callable[[int, int], None]
 """Called with (chunks done, chunks in all) as the work goes on, from another thread."""
 
-# Measured on two cores (docs/speed.md): a pass is soonest while its largest array has no more numbers than these.
-_CPU_NUMBERS = 2_500_000
-
 
 class Probe(NamedTuple):
     """How the channels of one image become inputs of the network, p channels and s samples at once.
@@ -48,23 +45,6 @@ class Plan(NamedTuple):
     block_channels: int
     block_samples: int
     chunks: int
-
-
-def block_size(
-    forward: Callable[[Array], Array], inputs: Array | jax.ShapeDtypeStruct, chunk_size: int, platform: str
-) -> int:
-    """Network inputs at once in the network's early part: all of a chunk, but on a CPU those that fit its cache."""
-    if platform != "cpu":
-        return chunk_size
-    one = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
-    fitting = max(1, _CPU_NUMBERS // largest_array(forward, one))
-    return min(chunk_size, 1 << (fitting.bit_length() - 1))
-
-
-def largest_array(function: Callable[..., Any], *arguments: Any) -> int:
-    """How many numbers the largest array has that is computed on the way."""
-    equations = jax.make_jaxpr(function)(*arguments).jaxpr.eqns
-    return max((variable.aval.size for equation in equations for variable in equation.outvars), default=1)
 
 
 def plan(n_channels: int, n_samples: int, chunk_size: int, block: int, devices: int = 1) -> Plan:

@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from sscam_jax.cams._masked import Engine, score_of
-from sscam_jax.cams._probe import Probe, block_size, plan, score_channels
+from sscam_jax.cams._probe import Probe, plan, score_channels
 from sscam_jax.cams.presets import ALLOWED, Score
 from sscam_jax.types import Apply, Carry, Params
 
@@ -63,9 +63,7 @@ def scores(
         return score_of(score, logits, jnp.broadcast_to(label, logits.shape[:1]))
 
     probe = Probe(lambda indices: indices, draw, early, read, lambda found: found[:, 0])
-    one = jax.eval_shape(changed, jnp.zeros(1, jnp.int32))
-    block = block_size(early, one, engine.chunk_size, engine.platform)
-    cut = plan(live.shape[0], 1, engine.chunk_size, block, mesh.size if mesh else 1)
+    cut = plan(live.shape[0], 1, engine.chunk_size, engine.block, mesh.size if mesh else 1)
     return score_channels(probe, live, 1, cut, lambda done: None)
 
 

@@ -6,6 +6,7 @@ TASK is grad_cam, ss_cam (time) or memory; SIDE is independent, common (ours), t
 """
 
 import argparse
+import ctypes
 import json
 import pathlib
 import re
@@ -101,6 +102,8 @@ def main() -> None:
     before_memory()
     # The peak so far (imports, loading, compilation) is the process's; from here on it is the run's.
     so_far = resident("VmHWM")  # not getrusage's ru_maxrss, which also knows the process that started this one
+    # What was freed and is kept for later would hide what the run takes.
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     before = used() if used else resident("VmRSS")
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # forgets the resident peak
     run()
