@@ -132,7 +132,7 @@ def explain(
     seed: Annotated[int, typer.Option(metavar="INTEGER", help="Of SS-CAM's noise.", min=0, max=2**32 - 1)] = 0,
     chunk_size: Annotated[
         int | None,
-        typer.Option(metavar="INTEGER", help="Network inputs held at once; default: right for the device.", min=1),
+        typer.Option(metavar="INTEGER", help="Network inputs scored at once; default: right for the device.", min=1),
     ] = None,
     num_classes: NumClasses = 1000,
     out: Annotated[pathlib.Path, typer.Option(metavar="DIR", help="The folder to write to.")] = pathlib.Path(

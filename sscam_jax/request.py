@@ -51,7 +51,7 @@ class Settings:
         precision: of the scoring passes, "float32" or "bfloat16".
         budget: scoring passes that a map may take; None: all.
         seed: of SS-CAM's noise. An image's noise does not depend on the images explained with it.
-        chunk_size: network inputs held at once; None: the methods' default.
+        chunk_size: network inputs scored at once; None: the methods' default.
         arrays: whether maps, raw maps and weights are saved too.
     """
 

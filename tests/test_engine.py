@@ -106,6 +106,20 @@ def test_stems_of_the_networks(name):
     np.testing.assert_allclose(respond(params, x + 3 * y), sums, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", [model.name for model in sscam.models()])
+def test_sections_of_every_network_fit_each_other(name):
+    from sscam_jax.networks.network import cut, template
+    from sscam_jax.networks.registry import _network
+
+    network = _network(name)
+    sections, params = cut(network, 5, None).sections, template(network, 5)
+    images = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
+    features = jax.eval_shape(sections.early, params, jax.eval_shape(sections.stem, params, images))
+    assert jax.eval_shape(sections.late, params, features).shape == (2, 5)
+    # Those of a whole chunk are held: fewer numbers than the images have.
+    assert features.size < images.size
+
+
 @pytest.mark.parametrize("noise", ["independent", "common"])
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
 def test_devices_share_an_image(noise, count):

@@ -38,7 +38,7 @@ def ablation_cam(
         labels: class indices [b]; None explains the predicted class.
         score: Y^c, "logit", "probability" (after the softmax), "log_probability", or a function
             `(logits [n], label []) -> []`; static.
-        chunk_size: activations held at once on a device; None: what suits the device. Out of memory, it is halved,
+        chunk_size: activations scored at once on a device; None: what suits the device. Out of memory, it is halved,
             with a warning.
         devices: devices that share each image's channels; None: where the arguments are. It changes the numbers by
             rounding only.
@@ -123,7 +123,7 @@ def recipro_cam(
             static.
         score: f^c, "logit", "probability" (after the softmax), "log_probability", or a function
             `(logits [n], label []) -> []`; static.
-        chunk_size: activations held at once on a device; None: what suits the device. Out of memory, it is halved,
+        chunk_size: activations scored at once on a device; None: what suits the device. Out of memory, it is halved,
             with a warning.
         devices: devices that share each image's positions; None: where the arguments are. It changes the numbers by
             rounding only.

@@ -53,7 +53,7 @@ def rise(
         keep: p, in (0, 1]; traced.
         score: f^c, "logit", "probability" (after the softmax), "log_probability", or a function
             `(logits [n], label []) -> []`; static.
-        chunk_size: network inputs held at once on a device; None: what suits the device. Out of memory, it is halved,
+        chunk_size: network inputs scored at once on a device; None: what suits the device. Out of memory, it is halved,
             with a warning.
         devices: devices that share each image's masks; None: where the arguments are. It changes the numbers by
             rounding only.
@@ -149,7 +149,7 @@ def occlusion(
         stride: pixels between windows, likewise, at most the window's; None: half the window's; static.
         score: f^c, "logit", "probability" (after the softmax), "log_probability", or a function
             `(logits [n], label []) -> []`; static.
-        chunk_size: network inputs held at once on a device; None: what suits the device. Out of memory, it is halved,
+        chunk_size: network inputs scored at once on a device; None: what suits the device. Out of memory, it is halved,
             with a warning.
         devices: devices that share each image's windows; None: where the arguments are. It changes the numbers by
             rounding only.

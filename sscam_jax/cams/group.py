@@ -45,7 +45,7 @@ def group_cam(
         percentile: of each group's map, in [0, 100]; traced.
         score: f^c, "logit", "probability" (after the softmax), "log_probability", or a function
             `(logits [n], label []) -> []`; static.
-        chunk_size: network inputs held at once on a device; None: what suits the device. Out of memory, it is halved,
+        chunk_size: network inputs scored at once on a device; None: what suits the device. Out of memory, it is halved,
             with a warning.
         devices: devices that share each image's groups; None: where the arguments are. It changes the numbers by
             rounding only.

@@ -56,7 +56,7 @@ def is_cam(
         channel_softmax: whether α is a softmax over the channels' scores.
         normalize: "after_resize" is s(U(A)); "before_resize" is U(s(A)).
         precision: the network's in the scoring passes, "float32" or "bfloat16".
-        chunk_size: network inputs held at once on a device; None: what suits the device. Out of memory, it is
+        chunk_size: network inputs scored at once on a device; None: what suits the device. Out of memory, it is
             halved, with a warning.
         devices: devices that share each image's channels; None: where the arguments are. It changes the numbers
             by rounding only.

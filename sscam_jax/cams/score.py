@@ -66,7 +66,7 @@ def score_cam(
             float32 either way.
         budget: scoring passes that an image may take; None: all. It buys samples last: one sample of the channels of
             largest variance, until all have one, then a second of each. The other channels get weight 0.
-        chunk_size: network inputs held at once on a device; None: what suits the device. Out of memory, it is
+        chunk_size: network inputs scored at once on a device; None: what suits the device. Out of memory, it is
             halved, with a warning.
         devices: devices that share each image's channels; None: where the arguments are. It changes the numbers
             by rounding only.
@@ -180,7 +180,7 @@ def ss_cam(
             float32 either way.
         budget: scoring passes that an image may take; None: all. It buys samples last: one sample of the channels of
             largest variance, until all have one, then a second of each. The other channels get weight 0.
-        chunk_size: network inputs held at once on a device; None: what suits the device. Out of memory, it is
+        chunk_size: network inputs scored at once on a device; None: what suits the device. Out of memory, it is
             halved, with a warning.
         devices: devices that share each image's channels; None: where the arguments are. It changes the numbers
             by rounding only.
