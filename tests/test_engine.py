@@ -90,6 +90,20 @@ def test_early_layers_run_in_blocks_late_ones_on_a_chunk(method, chunk_size, ear
     np.testing.assert_allclose(saliency.weights, plain.weights, rtol=1e-4, atol=1e-6)
 
 
+def test_an_accelerator_takes_a_whole_chunk(monkeypatch):
+    seen: list[int] = []
+    read: list[int] = []
+    apply = dataclasses.replace(toy.MLP, sections=toy_sections(seen, read))
+    options = dict(key=KEY, n_samples=5, chunk_size=16)
+    here = sscam.ss_cam(toy.MLP, PARAMS, IMAGES[:1], [1], **options)
+    monkeypatch.setattr(_engine.jax, "default_backend", lambda: "gpu")
+    there = sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], **options)
+    jax.effects_barrier()
+    # Three channels × five samples, twice.
+    assert (seen, read) == ([15, 15], [15, 15])
+    np.testing.assert_allclose(here.weights, there.weights, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])  # without and with a bias
 def test_stems_of_the_networks(name):
     """late(early(stem(x))) is the network, and the stem is linear."""
