@@ -27,8 +27,8 @@ from sscam_jax.cams import (
     xgrad_cam,
 )
 from sscam_jax.data import preprocess
+from sscam_jax.evaluation.study import evaluate
 from sscam_jax.networks import load, models
-from sscam_jax.study import evaluate
 from sscam_jax.types import Apply, Batch, Saliency, Sections
 
 __version__ = "0.1.0"

@@ -17,7 +17,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sscam_jax.convert import files
+from sscam_jax._support import replacing
 
 Map = Float[Any, "h w"]
 """A map in [0, 1], a NumPy or JAX array."""
@@ -176,7 +176,7 @@ def save(picture: Figure | UInt8[np.ndarray, "height width 3"], path: str | os.P
         formats = {f".{kind}": kind for kind in FigureCanvasBase.get_supported_filetypes()}
     if ending not in formats:
         raise ValueError(f"'{path}' does not end like a picture; choose from {', '.join(map(repr, formats))}")
-    with files.replacing(path) as part:
+    with replacing(path) as part:
         if isinstance(picture, Figure):
             picture.savefig(part, format=formats[ending])
         else:

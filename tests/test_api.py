@@ -40,7 +40,7 @@ METHODS += (
     "occlusion",
 )
 METHODS += ("score_cam", "ss_cam", "is_cam")
-# `sscam_jax.cli` documents its functions for the terminal; `sscam_jax.explain` is its other half.
+# `sscam_jax.cli` documents its functions for the terminal; `sscam_jax.report` is its other half.
 PUBLIC = ("sscam_jax", "sscam_jax.ops", "sscam_jax.plots", "sscam_jax.types") + tuple(
     f"sscam_jax.{package}" for package in ("adapt", "cams", "convert", "data", "metrics", "networks")
 )
@@ -187,7 +187,7 @@ class Asked:
             self.found.append([name, [file for file in files if "importlib" not in file][-2]])
 
 sys.meta_path.insert(0, Asked())
-import sscam_jax, sscam_jax.cli, sscam_jax.explain, sscam_jax.plots
+import sscam_jax, sscam_jax.cli, sscam_jax.report.explain, sscam_jax.plots
 print(json.dumps(Asked.found))
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

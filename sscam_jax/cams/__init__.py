@@ -5,7 +5,7 @@
 principal components; `blackbox` needs no layer; `controls` explain nothing. `compose` joins the maps of any of them.
 """
 
-from sscam_jax.cams._engine import Cost, cost
+from sscam_jax.cams._run import Cost, cost
 from sscam_jax.cams.ablation import ablation_cam, recipro_cam
 from sscam_jax.cams.blackbox import occlusion, rise
 from sscam_jax.cams.compose import over_augmentations, over_layers

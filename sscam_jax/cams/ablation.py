@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from sscam_jax.cams import _engine, _tap, _walk
-from sscam_jax.cams._masked import Engine
+from sscam_jax.cams import _run, _scores, _tap
+from sscam_jax.cams._masks import Engine
 from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.gradient import no_weights
 from sscam_jax.cams.presets import Score
@@ -59,8 +59,8 @@ def ablation_cam(
     References:
         Desai and Ramaswamy, Ablation-CAM, WACV 2020.
     """
-    _walk.check_score(score)
-    return _engine.run(_ablation_cam, apply, params, images, labels, (), score, chunk_size, devices)
+    _scores.check_score(score)
+    return _run.run(_ablation_cam, apply, params, images, labels, (), score, chunk_size, devices)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6))
@@ -74,7 +74,7 @@ def _ablation_cam(
     engine: Engine,
 ) -> Saliency:
     tapped = _tap.tap(apply, params, images, labels)
-    passing = _walk.suited(apply, params, engine)
+    passing = _scores.suited(apply, params, engine)
     n_channels = tapped.activations.shape[-1]
 
     def one_image(row: dict[str, Any]) -> Float[Array, " c"]:
@@ -86,8 +86,8 @@ def _ablation_cam(
 
         # The last version drops no channel: scored in the same chunks, its rounding is that of the others.
         live = jnp.append((activations != 0).any(tuple(range(activations.ndim - 1))), True)
-        forward = _walk.head_of(apply, passing, row["carry"])
-        scores = _walk.scores(without, forward, score, row["label"], live, engine)
+        forward = _scores.head_of(apply, passing, row["carry"])
+        scores = _scores.scores(without, forward, score, row["label"], live, engine)
         whole = scores[-1]
         return jnp.where(live[:-1], whole - scores[:-1], 0.0) / jnp.where(whole == 0, 1.0, jnp.abs(whole))
 
@@ -144,8 +144,8 @@ def recipro_cam(
     References:
         Byun and Lee, ReciproCAM, CVPR Workshops 2024 (arXiv 2209.14074, Recipro-CAM).
     """
-    _walk.check_score(score)
-    return _engine.run(_recipro_cam, apply, params, images, labels, (), (score, gaussian), chunk_size, devices)
+    _scores.check_score(score)
+    return _run.run(_recipro_cam, apply, params, images, labels, (), (score, gaussian), chunk_size, devices)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6))
@@ -160,7 +160,7 @@ def _recipro_cam(
 ) -> Saliency:
     score, gaussian = choices
     tapped = _tap.tap(apply, params, images, labels)
-    passing = _walk.suited(apply, params, engine)
+    passing = _scores.suited(apply, params, engine)
     grid = tapped.activations.shape[1:-1]
     n_positions = tapped.activations[0, ..., 0].size
 
@@ -180,9 +180,9 @@ def _recipro_cam(
             channels = channels.reshape(positions.shape[0], *[1] * len(grid), -1)
             return channels * masks(positions)[..., None].astype(channels.dtype)
 
-        forward = _walk.head_of(apply, passing, row["carry"])
+        forward = _scores.head_of(apply, passing, row["carry"])
         everywhere = jnp.ones(n_positions, bool)
-        return _walk.scores(at, forward, score, row["label"], everywhere, engine).reshape(grid)
+        return _scores.scores(at, forward, score, row["label"], everywhere, engine).reshape(grid)
 
     rows = dict(activations=tapped.activations, carry=tapped.carry, label=tapped.labels)
     raw = jax.lax.map(one_image, rows)

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from sscam_jax import ops
-from sscam_jax.cams import _engine, _tap, _walk
-from sscam_jax.cams._masked import Engine
+from sscam_jax.cams import _run, _scores, _tap
+from sscam_jax.cams._masks import Engine
 from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.gradient import no_weights
 from sscam_jax.cams.presets import Score
@@ -76,13 +76,13 @@ def rise(
     References:
         Petsiuk et al., RISE, BMVC 2018 (arXiv 1806.07421).
     """
-    _walk.check_score(score)
+    _scores.check_score(score)
     for name, value in dict(n_samples=n_samples, cells=cells).items():
         if value < 1:
             raise ValueError(f"{name}={value} is too small, expected at least 1")
     traced = (_tap.image_keys(key, ids, images), jnp.asarray(keep, jnp.float32))
     choices = (n_samples, cells, score)
-    return _engine.run(_rise, apply, params, images, labels, traced, choices, chunk_size, devices)
+    return _run.run(_rise, apply, params, images, labels, traced, choices, chunk_size, devices)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6))
@@ -97,7 +97,7 @@ def _rise(
 ) -> Saliency:
     (keys, keep), (n_samples, cells, score) = traced, choices
     tapped = _tap.tap(apply, params, images, labels)
-    passing = _walk.suited(apply, params, engine)
+    passing = _scores.suited(apply, params, engine)
     space = images.shape[1:-1]
     sides = tuple(-(-side // cells) for side in space)
 
@@ -113,9 +113,9 @@ def _rise(
             return row["image"][None] * jax.vmap(mask)(picked)[..., None].astype(images.dtype)
 
         every = jnp.ones(n_samples, bool)
-        scores = _walk.scores(seen, _walk.network_of(apply, passing), score, row["label"], every, engine)
+        scores = _scores.scores(seen, _scores.network_of(apply, passing), score, row["label"], every, engine)
         scores = jnp.where(scores.max() == scores.min(), 0.0, scores)
-        return _walk.weighted_masks(scores / (n_samples * keep), mask, engine.chunk_size)
+        return _scores.weighted_masks(scores / (n_samples * keep), mask, engine.chunk_size)
 
     raw = jax.lax.map(one_image, dict(image=images, label=tapped.labels, key=keys))
     passes = jnp.full(images.shape[0], 1 + n_samples, jnp.int32)
@@ -171,7 +171,7 @@ def occlusion(
     References:
         Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014, on occlusion sensitivity.
     """
-    _walk.check_score(score)
+    _scores.check_score(score)
     space = images.shape[1:-1]
     windows = _per_axis("window", window, tuple(-(-side // 7) for side in space))
     strides = _per_axis("stride", stride, tuple(-(-side // 2) for side in windows))
@@ -182,7 +182,7 @@ def occlusion(
                 "1 ≤ stride ≤ window ≤ side along every axis"
             )
     choices = (windows, strides, score)
-    return _engine.run(_occlusion, apply, params, images, labels, (), choices, chunk_size, devices)
+    return _run.run(_occlusion, apply, params, images, labels, (), choices, chunk_size, devices)
 
 
 def _per_axis(name: str, given: int | tuple[int, ...] | None, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -206,7 +206,7 @@ def _occlusion(
 ) -> Saliency:
     windows, strides, score = choices
     tapped = _tap.tap(apply, params, images, labels)
-    passing = _walk.suited(apply, params, engine)
+    passing = _scores.suited(apply, params, engine)
     space = images.shape[1:-1]
     # Along each axis, which pixels each window covers: [windows, side].
     covers = []
@@ -230,8 +230,8 @@ def _occlusion(
 
         # The image as it is comes last, in the same chunks: its rounding is that of the others.
         every = jnp.ones(n_windows + 1, bool)
-        scores = _walk.scores(without, _walk.network_of(apply, passing), score, row["label"], every, engine)
-        return _walk.weighted_masks(scores[-1] - scores[:-1], hidden, engine.chunk_size) / times_covered
+        scores = _scores.scores(without, _scores.network_of(apply, passing), score, row["label"], every, engine)
+        return _scores.weighted_masks(scores[-1] - scores[:-1], hidden, engine.chunk_size) / times_covered
 
     raw = jax.lax.map(one_image, dict(image=images, label=tapped.labels))
     passes = jnp.full(images.shape[0], 2 + n_windows, jnp.int32)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sscam_jax import ops
-from sscam_jax.cams import _engine, _tap, _walk
-from sscam_jax.cams._masked import Engine
+from sscam_jax.cams import _run, _scores, _tap
+from sscam_jax.cams._masks import Engine
 from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.gradient import grad_cam_weights
 from sscam_jax.cams.presets import Score
@@ -66,11 +66,11 @@ def group_cam(
     References:
         Zhang et al., Group-CAM (arXiv 2103.13859).
     """
-    _walk.check_score(score)
+    _scores.check_score(score)
     if groups < 1:
         raise ValueError(f"groups={groups} is too small, expected at least 1")
     traced = jnp.asarray(percentile, jnp.float32)
-    return _engine.run(_group_cam, apply, params, images, labels, traced, (groups, score), chunk_size, devices)
+    return _run.run(_group_cam, apply, params, images, labels, traced, (groups, score), chunk_size, devices)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6))
@@ -86,7 +86,7 @@ def _group_cam(
     groups, score = choices
     tapped = _tap.tap(apply, params, images, labels)
     weights = grad_cam_weights(apply, params, tapped)
-    passing = _walk.suited(apply, params, engine)
+    passing = _scores.suited(apply, params, engine)
     space, n_channels = images.shape[1:-1], weights.shape[1]
     size = -(-n_channels // groups)
     groups = -(-n_channels // size)
@@ -108,7 +108,7 @@ def _group_cam(
             mask = ops.unit(ops.resize(maps[picked], space))[..., None].astype(images.dtype)
             return row["image"][None] * mask + row["blurred"][None] * (1 - mask)
 
-        scores = _walk.scores(seen, _walk.network_of(apply, passing), score, row["label"], live, engine)
+        scores = _scores.scores(seen, _scores.network_of(apply, passing), score, row["label"], live, engine)
         alphas = jnp.where(live, scores - scores[-1], 0.0)[:-1]
 
         def term(index: Int[Array, ""]) -> Float[Array, "*grid"]:

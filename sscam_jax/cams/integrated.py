@@ -6,7 +6,7 @@ from types import EllipsisType
 import jax
 from jaxtyping import Array, Float
 
-from sscam_jax.cams import _engine
+from sscam_jax.cams import _run
 from sscam_jax.cams._probe import Progress
 from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.presets import IS_CAM_PRESETS, Baseline, Normalize, Path, Precision, Score, resolve
@@ -91,4 +91,4 @@ def is_cam(
     )
     values = resolve("is_cam", IS_CAM_PRESETS, preset, given)
     unused = dict(key=jax.random.key(0), ids=None, sigma=0.0)
-    return _engine.explain(apply, params, images, labels, values | unused, chunk_size, progress, devices)
+    return _run.explain(apply, params, images, labels, values | unused, chunk_size, progress, devices)

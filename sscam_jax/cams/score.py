@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 from jaxtyping import Array, Float, Int, Key
 
-from sscam_jax.cams import _engine, _tap
+from sscam_jax.cams import _run, _tap
 from sscam_jax.cams._probe import Progress
 from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.presets import (
@@ -100,7 +100,7 @@ def score_cam(
     )
     values = resolve("score_cam", SCORE_CAM_PRESETS, preset, given)
     unused = dict(key=jax.random.key(0), ids=None, sigma=0.0)
-    return _engine.explain(apply, params, images, labels, values | unused, chunk_size, progress, devices)
+    return _run.explain(apply, params, images, labels, values | unused, chunk_size, progress, devices)
 
 
 def ss_cam(
@@ -226,4 +226,4 @@ def ss_cam(
         budget=budget,
     )
     values = resolve("ss_cam", SS_CAM_PRESETS, preset, given) | dict(key=key, ids=ids)
-    return _engine.explain(apply, params, images, labels, values, chunk_size, progress, devices)
+    return _run.explain(apply, params, images, labels, values, chunk_size, progress, devices)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sscam_jax.cams import _tap
-from sscam_jax.cams._masked import score_of
+from sscam_jax.cams._masks import score_of
 from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.presets import ALLOWED
 from sscam_jax.types import Apply, Params, Saliency

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from sscam_jax.convert.files import replacing
+from sscam_jax._support import replacing
 from sscam_jax.convert.known import KNOWN, Known
 from sscam_jax.convert.unpickle import CheckpointError
 

@@ -11,8 +11,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from sscam_jax._support import replacing
 from sscam_jax.convert.archives import DAMAGED_ZIP, read_stream, read_zip
-from sscam_jax.convert.files import replacing
 from sscam_jax.convert.unpickle import CheckpointError
 
 # The entry of an .npz that holds its metadata, as .safetensors calls it too.

@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from sscam_jax._support import imported
 from sscam_jax.data.boxes import fitted_boxes
-from sscam_jax.data.extra import imported
 from sscam_jax.data.preprocess import check_fit, fitted, open_stored
 from sscam_jax.data.sources import Example, Source
 from sscam_jax.types import Batch

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from sscam_jax.data.extra import imported
+from sscam_jax._support import imported
 from sscam_jax.data.layouts import VOC_CLASSES
 from sscam_jax.data.sources import Example, Source, digest
 

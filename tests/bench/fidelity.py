@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sscam_jax import metrics, ops, runs
+from sscam_jax import metrics, ops
+from sscam_jax.evaluation import run_folder
 
 CHEAPER = ("budget=", "precision=")
 
@@ -39,7 +40,7 @@ def maps(raw: np.ndarray, side: int = 224) -> jax.Array:
 
 
 def main() -> None:
-    stored = runs.read(pathlib.Path(sys.argv[1]))
+    stored = run_folder.read(pathlib.Path(sys.argv[1]))
     results = stored.results
     boxed = [k for k, name in enumerate(results.metrics) if metrics.METRICS[name.partition("@")[0]].needs_boxes]
     print(f"{len(results.names)} images, {stored.config['about']['model']}\n")

@@ -22,8 +22,9 @@ import jax
 import numpy as np
 from PIL import Image
 
-from sscam_jax import cams, data, gallery, networks, plots
-from sscam_jax.terminal import prepare_jax
+from sscam_jax import cams, data, networks, plots
+from sscam_jax.cli._terminal import prepare_jax
+from sscam_jax.evaluation import gallery
 from sscam_jax.types import Apply, Params
 
 STANFORD40 = ("applauding", "blowing_bubbles", "rowing_a_boat")

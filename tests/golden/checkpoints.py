@@ -1,4 +1,4 @@
-"""Small checkpoints as torch writes them, for tests/test_convert_read.py, which states their values again.
+"""Small checkpoints as torch writes them, for tests/convert/test_read.py, which states their values again.
 
     python tests/golden/checkpoints.py
 

@@ -1,0 +1,73 @@
+"""What every room needs and none should write again: files that appear whole, optional packages, choices."""
+
+import contextlib
+import importlib
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a fresh path beside `path` to write to; it becomes `path` if the block ends without an error.
+
+    The name is unique, so two processes that write the same file do not meet. The last one wins, with a whole file.
+
+    Args:
+        path: where the file shall be; its folder exists.
+
+    Yields:
+        The path to write to.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def imported(name: str, extra: str = "data") -> ModuleType:
+    """Import a package that only an extra installs.
+
+    Args:
+        name: the package.
+        extra: the extra of this project that installs it.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: the package is not installed. The message says how to install it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # A package that the wanted one misses is another problem, with a message of its own.
+        if error.name != name:
+            raise
+        raise ImportError(f"package '{name}' is not installed: pip install 'sscam_jax[{extra}]'", name=name) from error
+
+
+def choose(what: str, value: object, choices: Iterable[object]) -> None:
+    """Refuse a value that is not one of the choices.
+
+    Args:
+        what: the name of the argument, as the message gives it.
+        value: what was given.
+        choices: what is possible.
+
+    Raises:
+        ValueError: the value is not among the choices, which the message lists.
+
+    Example:
+        >>> choose("target", "false", ("truth", "predicted"))
+        Traceback (most recent call last):
+            ...
+        ValueError: target 'false' is not known; choose from 'truth', 'predicted'
+    """
+    known = tuple(choices)
+    if value not in known:
+        raise ValueError(f"{what} {value!r} is not known; choose from {', '.join(map(repr, known))}")

@@ -1,0 +1,235 @@
+"""Methods compared on the same images: with a baseline, with the best of them, and with controls."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from sscam_jax.evaluation import statistics
+from sscam_jax.evaluation.statistics import Estimates, Results
+
+CONTROLS = ("uniform", "gaussian", "random", "mean-activation", "fake-cam")
+"""The methods whose maps know nothing of the class, by the part of their names before a colon."""
+
+_SIGN = {"higher": 1, "lower": -1}
+
+
+@runtime_checkable
+class Spec(Protocol):
+    """What a table needs to know of a metric; a `Metric` of the registry is one.
+
+    Attributes:
+        title: the column's heading.
+        unit: "%" or "".
+        better: "higher" or "lower".
+        needs_boxes: whether it is defined only for images with boxes.
+    """
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def better(self) -> str: ...
+
+    @property
+    def needs_boxes(self) -> bool: ...
+
+
+class Section(NamedTuple):
+    """Some of the images: what m methods reach on k metrics.
+
+    Attributes:
+        title: which images.
+        images: how many.
+        metrics: what is said of the metrics, by their names.
+        n: how many of the images have a value.
+        means: the means with their intervals.
+        to_baseline: paired differences to the baseline.
+        to_best: paired differences to the best method.
+        best: the method, not a control, with the best mean; -1 where none has a mean.
+        alike: whether a mean can't be told from the best one: the difference's interval does not leave out 0.
+        winner: the best control, where it is at least as good as the best method, else -1.
+        spread: standard deviations over noise keys.
+        flat: images with a value whose map is flat, for any key; they are in the mean, as what a flat map gets.
+        flat_maps: the same, whether there is a value or not.
+        passes: forward passes a map, the mean.
+    """
+
+    title: str
+    images: int
+    metrics: Mapping[str, Spec]
+    n: Int[np.ndarray, " k"]
+    means: Estimates
+    to_baseline: Estimates
+    to_best: Estimates
+    best: Int[np.ndarray, " k"]
+    alike: Bool[np.ndarray, "m k"]
+    winner: Int[np.ndarray, " k"]
+    spread: Float[np.ndarray, "m k"]
+    flat: Int[np.ndarray, "m k"]
+    flat_maps: Int[np.ndarray, " m"]
+    passes: Float[np.ndarray, " m"]
+
+
+class Comparison(NamedTuple):
+    """All that tables say.
+
+    Attributes:
+        methods: the m methods.
+        baseline: the method that the others are compared with.
+        per_class: the metrics that are means over classes.
+        keys: how many noise keys.
+        resamples: how many of the images, for the intervals.
+        seed: of these.
+        accuracy: the percentage of labelled images that the network classifies as labelled; NaN without labels.
+        unreadable: images that can't be read.
+        missing: images without annotation.
+        sections: all images, and a subset.
+    """
+
+    methods: tuple[str, ...]
+    baseline: str
+    per_class: tuple[str, ...]
+    keys: int
+    resamples: int
+    seed: int
+    accuracy: float
+    unreadable: tuple[str, ...]
+    missing: tuple[str, ...]
+    sections: tuple[Section, ...]
+
+
+def is_control(method: str) -> bool:
+    """Whether a method, as named on the command line, is one of `CONTROLS`.
+
+    Args:
+        method: its name, with or without settings.
+
+    Returns:
+        Whether it is.
+
+    Example:
+        >>> is_control("gaussian:sigma=0.2"), is_control("ss-cam:paper")
+        (True, False)
+    """
+    return method.partition(":")[0] in CONTROLS
+
+
+def _best(score: Float[np.ndarray, "m k"], among: Bool[np.ndarray, " m"]) -> Int[np.ndarray, " k"]:
+    """The highest score's position among some methods, -1 where none of them has one."""
+    score = np.where(among[:, None] & ~np.isnan(score), score, -np.inf)
+    return np.where(np.isinf(score).all(0), -1, score.argmax(0))
+
+
+def _section(title: str, results: Results, specs: Mapping[str, Spec], baseline: int, **options: Any) -> Section:
+    found = statistics.bootstrap(results, **options)
+    columns, control = np.arange(len(specs)), np.array([is_control(method) for method in results.methods])
+    score = np.array([_SIGN[spec.better] for spec in specs.values()])[None] * found.means
+    best, first = _best(score, ~control), _best(score, control)
+    to_best = statistics.differences(found, best)
+    for part in to_best:
+        part[:, best < 0] = np.nan
+    wins = (first >= 0) & (best >= 0) & (score[first, columns] >= score[best, columns])
+    flat, used = results.flat.any(0).astype(int), (found.weights > 0).astype(int)
+    return Section(
+        title=title,
+        images=len(results.names),
+        metrics=specs,
+        n=used.sum(0),
+        means=statistics.intervals(found),
+        to_baseline=statistics.differences(found, np.full(len(specs), baseline)),
+        to_best=to_best,
+        best=best,
+        alike=~np.isnan(to_best.values) & ~(to_best.low > 0) & ~(to_best.high < 0),
+        winner=np.where(wins, first, -1),
+        spread=statistics.key_spread(results, found),
+        flat=flat @ used,
+        flat_maps=flat.sum(1),
+        passes=results.passes[0].mean(1),
+    )
+
+
+def compare(
+    results: Results,
+    specs: Mapping[str, Spec],
+    *,
+    baseline: str,
+    per_class: Collection[str] = (),
+    resamples: int = 10_000,
+    seed: int = 0,
+    unreadable: Sequence[str] = (),
+    missing: Sequence[str] = (),
+) -> Comparison:
+    """Compare methods on the images that were measured.
+
+    Where some, but not all, images are `single`, metrics that need boxes get a second section on these.
+
+    Args:
+        results: what was measured.
+        specs: what is said of the metrics, by their names without `@…`.
+        baseline: the method that the others are compared with.
+        per_class: metrics that are averaged over classes, see `statistics.bootstrap`.
+        resamples: how many of the images, for the intervals.
+        seed: of these.
+        unreadable: images that can't be read, to be named.
+        missing: images without annotation, to be named.
+
+    Returns:
+        `Comparison`.
+
+    Raises:
+        ValueError: the baseline or a metric is not known, or there is no image.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> drop = SimpleNamespace(title="Average Drop", unit="%", better="lower", needs_boxes=False)
+        >>> no = np.zeros((1, 2, 2), bool)
+        >>> results = Results(("a", "b"), ("grad-cam", "uniform"), ("drop",), np.float32([[[[1], [2]], [[3], [5]]]]),
+        ...                   no, no.astype(int), np.array([3, 4]), np.array([3, 3]), no[0, 0])
+        >>> found = compare(results, {"drop": drop}, baseline="grad-cam")
+        >>> found.accuracy, found.sections[0].to_baseline.values.tolist()
+        (50.0, [[0.0], [2.5]])
+    """
+    if baseline not in results.methods:
+        raise ValueError(
+            f"baseline '{baseline}' is not among the methods; choose from {', '.join(map(repr, results.methods))}"
+        )
+    names = [metric.partition("@")[0] for metric in results.metrics]
+    for name in names:
+        if name not in specs:
+            raise ValueError(f"metric '{name}' is not known; choose from {', '.join(map(repr, specs))}")
+
+    def section(title: str, some: Results, per_class: Collection[str]) -> Section:
+        chosen = {name: specs[name] for name in (metric.partition("@")[0] for metric in some.metrics)}
+        options = dict(per_class=per_class, resamples=resamples, seed=seed)
+        return _section(title, some, chosen, results.methods.index(baseline), **options)
+
+    sections = [section("All images", results, per_class)]
+    boxed = np.array([specs[name].needs_boxes for name in names])
+    if boxed.any() and 0 < results.single.sum() < len(results.single):
+        part = statistics.subset(results, results.single)
+        part = part._replace(
+            metrics=tuple(metric for metric, kept in zip(part.metrics, boxed, strict=True) if kept),
+            values=part.values[..., boxed],
+        )
+        title = "Images with a single box, which covers at most half of them"
+        sections.append(section(title, part, [name for name in per_class if specs[name].needs_boxes]))
+    labelled = results.labels >= 0
+    right = results.labels[labelled] == results.predicted[labelled]
+    return Comparison(
+        methods=results.methods,
+        baseline=baseline,
+        per_class=tuple(per_class),
+        keys=len(results.values),
+        resamples=resamples,
+        seed=seed,
+        accuracy=float(100 * right.mean()) if right.size else math.nan,
+        unreadable=tuple(unreadable),
+        missing=tuple(missing),
+        sections=tuple(sections),
+    )

@@ -1,0 +1,186 @@
+"""The work behind `sscam ablate`: a run over a grid of σ and N, and the table and figure of what it says."""
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from sscam_jax import plots
+from sscam_jax._support import replacing
+from sscam_jax.evaluation import run_folder, study
+from sscam_jax.evaluation.grid import ENERGIES, GRAD_CAM, MORE, SCORE_CAM, TITLES, Ablation, Grid, analyse
+from sscam_jax.evaluation.statistics import LEVEL
+
+# What the figure shows beside the grid: the two methods, and what no score at all would give.
+_BESIDE = {SCORE_CAM: "--", GRAD_CAM: ":", "mean-activation": "-."}
+
+
+def ablate(settings: study.Settings, grid: Grid, out: pathlib.Path, *, workers: int = 0) -> None:
+    """Measure a grid's methods, Score-CAM and Grad-CAM into a run folder, and write what comes out of it.
+
+    The folder is that of `study.run`, resumed in the same way, with `ablation.md`, `.json` and `.png` more.
+
+    Args:
+        settings: what to measure them on; its methods and metrics are replaced.
+        grid: σ and N.
+        out: the run folder; made where missing.
+        workers: processes that decode images.
+
+    Raises:
+        ValueError: a setting is not possible, the data set has no boxes, or the folder holds another run.
+        FileNotFoundError: the data or the checkpoint is not there.
+    """
+    settings = dataclasses.replace(settings, methods=(SCORE_CAM, GRAD_CAM, *grid.specs()), metrics=ENERGIES)
+    study.run(settings, out, workers=workers)
+    found = analyse(run_folder.read(out), grid, settings.size)
+    with replacing(out / "ablation.md") as part:
+        part.write_text(markdown(found), "utf-8", newline="\n")
+    with replacing(out / "ablation.json") as part:
+        part.write_text(json.dumps(document(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    plots.save(draw(found), out / "ablation.png")
+
+
+def _text(ends: Sequence[float], column: str, sign: str = "") -> str:
+    value, low, high = ends
+    decimals = 2 if column == "energy" else 3
+    if math.isnan(value):
+        return "–"
+    interval = "" if math.isnan(low) else f" [{low:{sign}.{decimals}f}, {high:{sign}.{decimals}f}]"
+    return f"{value:{sign}.{decimals}f}{interval}"
+
+
+def markdown(found: Ablation) -> str:
+    """The claims and the grid, to be read.
+
+    Args:
+        found: the grid's results.
+
+    Returns:
+        Markdown.
+    """
+
+    def cell(method: str, column: str) -> str:
+        place = found.methods.index(method), found.columns.index(column)
+        return _text([float(part[place]) for part in found.means], column)
+
+    def rows(heading: Sequence[str], lines: Mapping[str, Sequence[str]]) -> Iterator[str]:
+        yield from ("| " + " | ".join(heading) + " |", "|" + " --- |" * len(heading))
+        yield from (f"| {name} | {' | '.join(cells)} |" for name, cells in lines.items())
+        yield ""
+
+    varied, columns = found.grid.specs(), list(TITLES.values())
+    flat = [f"`{method}` {count}" for method, count in zip(found.methods, found.flat, strict=True) if count]
+    lines = [
+        f"# `ss-cam:{found.grid.preset}` over σ and N",
+        "",
+        f"* images: {found.images}, of which {found.n[0]} have boxes; noise keys: {found.keys}",
+        f"* mean [{100 * LEVEL:g} % interval], by resampling images; differences are paired on the same images",
+        "* rank correlation: Spearman's over the pixels of two maps at the input's resolution; 1: the same order",
+        *([f"* images with a flat map, which correlates with nothing: {', '.join(flat)}"] if flat else []),
+        "",
+        "## The paper's claims",
+        "",
+        *(f"* {claim}: **{verdict}**" for claim, verdict in found.verdicts.items()),
+        "",
+        "A claim is held if the intervals of all of its differences are above 0, not held if that of one is below 0.",
+        "",
+        "| claim | difference | mean | |",
+        "| --- | --- | --- | --- |",
+    ]
+    for each in found.findings:
+        mean = _text(each[2:], "energy" if each.claim.startswith(MORE) else "", "+")
+        lines.append(f"| {each.claim} | {each.measured} | {mean} | {each.verdict} |")
+    lines.append("")
+    for column, title in TITLES.items():
+        table = {
+            f"σ = {sigma:g}": [cell(found.grid.spec(sigma, n), column) for n in found.grid.samples]
+            for sigma in found.grid.sigmas
+        }
+        lines += [f"## {title}", "", *rows(["", *(f"N = {n}" for n in found.grid.samples)], table)]
+    others = {f"`{name}`": [cell(name, column) for column in TITLES] for name in found.methods if name not in varied}
+    lines += ["## Beside them", "", *rows(["method", *columns], others)]
+    return "\n".join(lines)
+
+
+def document(found: Ablation) -> dict[str, Any]:
+    """The claims and the grid in terms that JSON has, in full precision.
+
+    Args:
+        found: the grid's results.
+
+    Returns:
+        What was compared, the claims, and under "records" one for every method and column; None for no value.
+    """
+
+    def number(value: Any) -> float | None:
+        return None if math.isnan(value) else float(value)
+
+    varied = found.grid.specs()
+    records = []
+    for j, method in enumerate(found.methods):
+        sigma, n_samples = varied.get(method, (None, None))
+        for k, column in enumerate(found.columns):
+            mean, low, high = (number(part[j, k]) for part in found.means)
+            about = dict(method=method, sigma=sigma, n_samples=n_samples, column=column, n=int(found.n[k]))
+            records.append(about | dict(mean=mean, low=low, high=high, flat_maps=int(found.flat[j])))
+    findings: list[dict[str, Any]] = [
+        {name: number(value) if isinstance(value, float) else value for name, value in each._asdict().items()}
+        | dict(verdict=each.verdict)
+        for each in found.findings
+    ]
+    return dict(
+        **found.grid._asdict(),
+        images=found.images,
+        keys=found.keys,
+        level=LEVEL,
+        verdicts=found.verdicts,
+        findings=findings,
+        records=records,
+    )
+
+
+def draw(found: Ablation) -> Figure:
+    """Every column over σ, a line for each N, and over N, a line for each σ, with their intervals.
+
+    Args:
+        found: the grid's results.
+
+    Returns:
+        A figure, for `plots.save`.
+    """
+    grid = found.grid
+    figure = Figure(figsize=(15, 6.2), dpi=130, layout="constrained")
+    panels = figure.subplots(2, len(TITLES))
+    directions = (
+        ("σ", grid.sigmas, "N", grid.samples, lambda x, line: grid.spec(x, line)),
+        ("N", grid.samples, "σ", grid.sigmas, lambda x, line: grid.spec(line, x)),
+    )
+    for row, (axis, values, name, lines, spec) in zip(panels, directions, strict=True):
+        shown: dict[str, Any] = {}
+        for k, (panel, (column, title)) in enumerate(zip(row, TITLES.items(), strict=True)):
+            # Evenly spaced: σ = 0 has no place on a logarithmic axis.
+            places = np.arange(len(values))
+            for i, line in enumerate(lines):
+                at = [found.methods.index(spec(x, line)) for x in values]
+                mean, low, high = (part[at, k] for part in found.means)
+                colour = colormaps["viridis"](0.9 * i / (len(lines) - 1))
+                [shown[f"{name} = {line:g}"]] = panel.plot(places, mean, "o-", color=colour, markersize=4)
+                panel.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0)
+            for beside, style in _BESIDE.items():
+                if column != f"to-{beside}":
+                    level = found.means.values[found.methods.index(beside), k]
+                    shown[beside] = panel.axhline(level, linestyle=style, color="0.35", linewidth=1)
+            panel.set_xticks(places, [f"{value:g}" for value in values])
+            panel.set_xlabel(axis)
+            panel.set_title(title if axis == "σ" else "", fontsize=10)
+            panel.spines[["top", "right"]].set_visible(False)
+        legend = dict(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
+        row[-1].legend(shown.values(), shown.keys(), **legend)
+    figure.suptitle(f"ss-cam:{grid.preset}, {found.images} images, bands: {100 * LEVEL:g} % intervals", fontsize=11)
+    return figure

@@ -1,0 +1,264 @@
+"""Results as tables: Markdown to be read, CSV and JSON in full precision.
+
+Methods are rows, metrics columns. Controls have a block of their own: a metric that one of them wins is reported with
+that control beside it.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sscam_jax._support import replacing
+from sscam_jax.evaluation.comparison import Comparison, Section, Spec, is_control
+from sscam_jax.evaluation.statistics import LEVEL, Estimates
+
+_ARROW = {"higher": "↑", "lower": "↓"}
+# More columns than these do not fit a page: the others follow in another table. Of long lists the first few are named.
+_COLUMNS, _NAMED = 5, 10
+
+
+def _decimals(spec: Spec, values: Float[np.ndarray, " m"]) -> int:
+    """Two for percentages; otherwise three, or as many as show three digits of the largest value."""
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0)
+    return 2 if spec.unit == "%" else max(3, 2 - math.floor(math.log10(largest)) if largest else 0)
+
+
+def _cell(estimates: Estimates, j: int, k: int, decimals: int, *, sign: str = "", mark: str = "{}") -> str:
+    """A mean, marked, and its interval."""
+    value, low, high = (f"{part[j, k]:{sign}.{decimals}f}" for part in estimates)
+    if math.isnan(estimates.values[j, k]):
+        return "–"
+    return mark.format(value) + ("" if math.isnan(estimates.low[j, k]) else f" [{low}, {high}]")
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Markdown of a table whose first row is the heading."""
+    for i, row in enumerate(rows):
+        yield "| " + " | ".join(text.replace("|", r"\|") for text in row) + " |"
+        if i == 0:
+            yield "|" + " --- |" * len(row)
+    yield ""
+
+
+def _blocks(found: Comparison, heading: Sequence[str], rows: Mapping[int, Sequence[str]]) -> Iterator[str]:
+    """A table with the methods' rows, by their positions, and then the controls'."""
+    lines = [("method", *heading)]
+    for controls in (False, True):
+        block = [(f"`{found.methods[j]}`", *row) for j, row in rows.items() if is_control(found.methods[j]) == controls]
+        if block and controls:
+            lines.append(("**Controls**", *[""] * len(heading)))
+        lines += block
+    yield from _lines(lines)
+
+
+def _section_lines(found: Comparison, section: Section) -> Iterator[str]:
+    specs = list(section.metrics.values())
+    decimals = [_decimals(spec, section.means.values[:, k]) for k, spec in enumerate(specs)]
+    titles = [f"{spec.title}{' (%)' if spec.unit == '%' else ''} {_ARROW[spec.better]}" for spec in specs]
+
+    def mean(j: int, k: int) -> str:
+        mark = "**{}**" if j == section.best[k] else "{} ≈" if section.alike[j, k] else "{}"
+        return _cell(section.means, j, k, decimals[k], mark=mark)
+
+    def difference(j: int, k: int) -> str:
+        clear = section.to_baseline.low[j, k] > 0 or section.to_baseline.high[j, k] < 0
+        return _cell(section.to_baseline, j, k, decimals[k], sign="+", mark="**{}**" if clear else "{}")
+
+    def spread(j: int, k: int) -> str:
+        return "–" if math.isnan(section.spread[j, k]) else f"{section.spread[j, k]:.{decimals[k] + 1}f}"
+
+    def tables(headings: Sequence[str], rows: Sequence[int], cell: Callable[[int, int], str]) -> Iterator[str]:
+        for begin in range(0, len(specs), _COLUMNS):
+            page = range(begin, min(begin + _COLUMNS, len(specs)))
+            yield from _blocks(found, [headings[k] for k in page], {j: [cell(j, k) for k in page] for j in rows})
+
+    headings, notes = [], []
+    for k, (title, winner, best) in enumerate(zip(titles, section.winner, section.best, strict=True)):
+        headings.append(f"{title}, n = {section.n[k]}")
+        if winner >= 0:
+            control = f"{found.methods[winner]} {section.means.values[winner, k]:.{decimals[k]}f}"
+            headings[k] += f" ⚠ {control}"
+            notes.append(
+                f"* ⚠ {specs[k].title}: the control `{found.methods[winner]}` is at least as good as the best method, "
+                f"`{found.methods[best]}`"
+            )
+    every = range(len(found.methods))
+    yield from (f"## {section.title}, n = {section.images}", "")
+    yield from tables(headings, every, mean)
+    if notes:
+        yield from (
+            *notes,
+            "",
+            "A metric that a control wins does not show by itself that a map explains anything.",
+            "",
+        )
+    others = [j for j in every if found.methods[j] != found.baseline]
+    if others:
+        yield from (f"### Paired differences to `{found.baseline}`", "")
+        yield from tables(titles, others, difference)
+    noisy = [j for j in every if np.nan_to_num(section.spread[j]).any()]
+    if noisy:
+        yield from ("### Standard deviations over noise keys", "")
+        yield from tables(titles, noisy, spread)
+
+
+def _named(names: Sequence[str], what: str) -> Iterator[str]:
+    if names:
+        more = f" and {len(names) - _NAMED} more, named in table.json" if len(names) > _NAMED else ""
+        yield f"* {what} ({len(names)}): {', '.join(f'`{name}`' for name in names[:_NAMED])}{more}"
+
+
+def markdown(found: Comparison) -> str:
+    """The tables to be read: means, paired differences, spread over keys, flat maps and cost.
+
+    Args:
+        found: the methods compared.
+
+    Returns:
+        Markdown. Percentages have two decimals.
+
+    Example:
+        >>> from sscam_jax.evaluation.comparison import compare
+        >>> from sscam_jax.evaluation.statistics import Results
+        >>> from types import SimpleNamespace
+        >>> drop = SimpleNamespace(title="Average Drop", unit="%", better="lower", needs_boxes=False)
+        >>> no = np.zeros((1, 2, 2), bool)
+        >>> results = Results(("a", "b"), ("grad-cam", "uniform"), ("drop",), np.float32([[[[1], [2]], [[3], [5]]]]),
+        ...                   no, no.astype(int), np.array([3, 4]), np.array([3, 3]), no[0, 0])
+        >>> found = compare(results, {"drop": drop}, baseline="grad-cam")
+        >>> [line for line in markdown(found).splitlines() if "grad-cam" in line][0]
+        '| `grad-cam` | **1.50** [1.00, 2.00] |'
+    """
+    first = found.sections[0]
+    accuracy = "" if math.isnan(found.accuracy) else f", {found.accuracy:.2f} % of them classified as labelled"
+    per_class = ", ".join(first.metrics[name].title for name in found.per_class)
+    lines = [
+        "# Evaluation",
+        "",
+        f"* images: {first.images}{accuracy}; noise keys: {found.keys}",
+        *_named(found.unreadable, "left out, since they can't be read"),
+        *_named(found.missing, "without annotation, left out by metrics that need one"),
+        f"* mean [{100 * LEVEL:g} % interval]: percentiles of {found.resamples} bootstrap resamples of the images, the"
+        " same for all methods; n: images that have a value for every method",
+        *([f"* mean over classes of the means over their images: {per_class}"] if per_class else []),
+        "* ↑ higher is better, ↓ lower is better; **bold**: the best method; ≈: can't be told from it, the interval of"
+        " their paired difference holds 0; ⚠: a control is at least as good as the best method",
+        "* differences: method − baseline on the same images; **bold**: the interval does not hold 0",
+        "* flat maps say nothing; they are in the means, with what the metrics give a map of zeros",
+        "",
+    ]
+    for section in found.sections:
+        lines += _section_lines(found, section)
+    costs = {j: (str(first.flat_maps[j]), f"{first.passes[j]:.0f}") for j in range(len(found.methods))}
+    lines += ["## Maps", "", *_blocks(found, ["images with a flat map", "forward passes a map"], costs)]
+    return "\n".join(lines)
+
+
+def _number(value: Any) -> float | int | None:
+    """A number as JSON has it: NaN is none."""
+    plain = value.item()
+    return None if isinstance(plain, float) and math.isnan(plain) else plain
+
+
+def _records(found: Comparison) -> Iterator[dict[str, Any]]:
+    """One record for every section, metric and method."""
+    for section in found.sections:
+        for k, (name, spec) in enumerate(section.metrics.items()):
+            for j, method in enumerate(found.methods):
+                record: dict[str, Any] = dict(section=section.title, metric=name, title=spec.title, unit=spec.unit)
+                record |= dict(better=spec.better, per_class=name in found.per_class, method=method)
+                record |= dict(control=is_control(method), images=section.images, n=_number(section.n[k]))
+                record["flat"] = _number(section.flat[j, k])
+                for key, part in (
+                    ("mean", section.means),
+                    ("difference", section.to_baseline),
+                    ("to_best", section.to_best),
+                ):
+                    ends = (_number(end[j, k]) for end in part)
+                    record |= zip((key, f"{key}_low", f"{key}_high"), ends, strict=True)
+                record["best"] = bool(j == section.best[k])
+                record["alike"] = bool(section.alike[j, k])
+                record["wins"] = bool(j == section.winner[k])
+                record["key_spread"] = _number(section.spread[j, k])
+                record["flat_maps"] = _number(section.flat_maps[j])
+                record["passes"] = _number(section.passes[j])
+                yield record
+
+
+def document(found: Comparison) -> dict[str, Any]:
+    """The whole comparison in terms that JSON has, in full precision.
+
+    Args:
+        found: the methods compared.
+
+    Returns:
+        What was compared, and under "records" one flat record for every section, metric and method; None where
+        there is no value. `difference` is to the baseline, `to_best` to the best method; `wins`: a control that is at
+        least as good as the best method.
+
+    Example:
+        >>> from sscam_jax.evaluation.comparison import compare
+        >>> from sscam_jax.evaluation.statistics import Results
+        >>> from types import SimpleNamespace
+        >>> drop = SimpleNamespace(title="Average Drop", unit="%", better="lower", needs_boxes=False)
+        >>> no = np.zeros((1, 2, 2), bool)
+        >>> results = Results(("a", "b"), ("grad-cam", "uniform"), ("drop",), np.float32([[[[1], [2]], [[3], [5]]]]),
+        ...                   no, no.astype(int), np.array([3, 4]), np.array([3, 3]), no[0, 0])
+        >>> found = compare(results, {"drop": drop}, baseline="grad-cam")
+        >>> [(record["method"], record["difference"]) for record in document(found)["records"]]
+        [('grad-cam', 0.0), ('uniform', 2.5)]
+    """
+    about = dict(methods=list(found.methods), baseline=found.baseline, per_class=list(found.per_class), keys=found.keys)
+    interval = dict(level=LEVEL, resamples=found.resamples, seed=found.seed)
+    accuracy = None if math.isnan(found.accuracy) else found.accuracy
+    left_out = dict(unreadable=list(found.unreadable), missing=list(found.missing))
+    return dict(**about, interval=interval, accuracy=accuracy, **left_out, records=list(_records(found)))
+
+
+def write(found: Comparison, folder: Path) -> None:
+    """Write `table.md`, `table.csv` and `table.json`, each whole or not at all.
+
+    The CSV file has the JSON file's records as its lines.
+
+    Args:
+        found: the methods compared.
+        folder: where to; it exists.
+
+    Raises:
+        OSError: a file can't be written.
+
+    Example:
+        >>> from sscam_jax.evaluation.comparison import compare
+        >>> from sscam_jax.evaluation.statistics import Results
+        >>> from types import SimpleNamespace
+        >>> drop = SimpleNamespace(title="Average Drop", unit="%", better="lower", needs_boxes=False)
+        >>> no = np.zeros((1, 2, 2), bool)
+        >>> results = Results(("a", "b"), ("grad-cam", "uniform"), ("drop",), np.float32([[[[1], [2]], [[3], [5]]]]),
+        ...                   no, no.astype(int), np.array([3, 4]), np.array([3, 3]), no[0, 0])
+        >>> found = compare(results, {"drop": drop}, baseline="grad-cam")
+        >>> import os, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write(found, Path(folder))
+        ...     sorted(os.listdir(folder))
+        ['table.csv', 'table.json', 'table.md']
+    """
+    content = document(found)
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, list(content["records"][0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(content["records"])
+    texts = {
+        "table.md": markdown(found),
+        "table.csv": lines.getvalue(),
+        "table.json": json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    for name, text in texts.items():
+        with replacing(folder / name) as part:
+            part.write_text(text, encoding="utf-8", newline="\n")

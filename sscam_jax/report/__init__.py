@@ -1,0 +1,1 @@
+"""What people are handed: pictures and reports of their photographs."""

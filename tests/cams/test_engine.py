@@ -1,0 +1,249 @@
+"""What makes the scoring core fast must change its numbers by rounding only."""
+
+import dataclasses
+import itertools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sscam_jax as sscam
+from sscam_jax.cams import _probe, _run
+from sscam_jax.networks.registry import init_params
+from sscam_jax.types import Sections
+from tests import toy
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+KEY = jax.random.key(5)
+PARAMS = toy.on_device(toy.params())
+IMAGES = jnp.asarray(toy.images(batch=2))
+LABELS = jnp.array([1, 2])
+
+
+def toy_sections(seen: list[int], read: list[int]) -> Sections:
+    """The toy in three: its stem notes how many inputs it is given, its late part how many features."""
+
+    def stem(params, images):
+        jax.debug.callback(lambda: seen.append(images.shape[0]))
+        b, h, w, c = images.shape
+        return images.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4)) @ params["conv"]
+
+    def early(params, responses):
+        activations = (responses + params["bias"].reshape(1, 1, 1, -1)).clip(0)
+        return toy.mlp_hidden(params, activations)
+
+    def late(params, features):
+        jax.debug.callback(lambda: read.append(features.shape[0]))
+        return toy.mlp_out(params, features)
+
+    return Sections(stem, early, late)
+
+
+@pytest.mark.parametrize("preset", sscam.SS_CAM_PRESETS)
+@pytest.mark.parametrize("noise", ["independent", "common"])
+def test_sections_are_the_plain_path(preset, noise):
+    options = dict(key=KEY, preset=preset, noise=noise, n_samples=3, chunk_size=4)
+    plain = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, **options)
+    shared = sscam.ss_cam(
+        dataclasses.replace(toy.MLP, sections=toy_sections([], [])), PARAMS, IMAGES, LABELS, **options
+    )
+    for name, a, b in zip(plain._fields, plain, shared, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5, err_msg=name)
+
+
+def test_shared_stem_runs_once_a_channel_and_once_a_sample():
+    seen: list[int] = []
+    apply = dataclasses.replace(toy.MLP, sections=toy_sections(seen, []))
+    sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], key=KEY, noise="common", n_samples=10, chunk_size=20)
+    jax.effects_barrier()
+    # 6 channels, and the noise of 10 samples; the plain path would have 60.
+    assert sum(seen) == 6 + 10
+    seen.clear()
+    sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], key=KEY, n_samples=10, chunk_size=20)
+    jax.effects_barrier()
+    assert sum(seen) == 6 * 10
+
+
+@pytest.mark.parametrize(
+    ("method", "chunk_size", "early", "late"),
+    [
+        (sscam.score_cam, 3, [2, 2], [2, 2]),  # a chunk of three has room for one block
+        (sscam.score_cam, 1, [1] * 4, [1] * 4),
+        (sscam.score_cam, 16, [2, 2], [6]),
+        (sscam.ss_cam, 16, [2] * 10, [10] * 2),
+        (sscam.ss_cam, 40, [2] * 10, [30]),
+    ],
+)
+def test_early_layers_run_in_blocks_late_ones_on_a_chunk(method, chunk_size, early, late):
+    """Four of six channels vary: on a CPU the early part sees two at once, and none that is constant."""
+    seen: list[int] = []
+    read: list[int] = []
+    apply = dataclasses.replace(toy.MLP, sections=toy_sections(seen, read))
+    dead = PARAMS | dict(conv=PARAMS["conv"].at[:, 4:].set(0.0))
+    options = dict(key=KEY, n_samples=5) if method is sscam.ss_cam else {}
+    saliency = method(apply, dead, IMAGES[:1], [1], preset="torchcam", chunk_size=chunk_size, **options)
+    jax.effects_barrier()
+    assert (seen, read) == (early, late)
+    plain = method(toy.MLP, dead, IMAGES[:1], [1], preset="torchcam", chunk_size=chunk_size, **options)
+    np.testing.assert_allclose(saliency.weights, plain.weights, rtol=1e-4, atol=1e-6)
+
+
+def test_an_accelerator_takes_a_whole_chunk(monkeypatch):
+    seen: list[int] = []
+    read: list[int] = []
+    apply = dataclasses.replace(toy.MLP, sections=toy_sections(seen, read))
+    options = dict(key=KEY, n_samples=5, chunk_size=16)
+    here = sscam.ss_cam(toy.MLP, PARAMS, IMAGES[:1], [1], **options)
+    monkeypatch.setattr(_run.jax, "default_backend", lambda: "gpu")
+    there = sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], **options)
+    jax.effects_barrier()
+    # Three channels × five samples, twice.
+    assert (seen, read) == ([15, 15], [15, 15])
+    np.testing.assert_allclose(here.weights, there.weights, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])  # without and with a bias
+def test_stems_of_the_networks(name):
+    """late(early(stem(x))) is the network, and the stem is linear."""
+    from sscam_jax.networks.network import cut
+    from sscam_jax.networks.registry import _network
+
+    params = init_params(name, jax.random.key(0), num_classes=3)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 if leaf.ndim == 1 else leaf, params)
+    apply = cut(_network(name), 3, None)
+    x, y = jax.random.normal(KEY, (2, 1, 40, 45, 3))
+    respond = jax.jit(apply.sections.stem)
+    np.testing.assert_allclose(toy.in_sections(apply.sections, params, x), apply(params, x), rtol=1e-5, atol=1e-5)
+    sums = respond(params, x) + 3 * respond(params, y)
+    np.testing.assert_allclose(respond(params, x + 3 * y), sums, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [model.name for model in sscam.models()])
+def test_sections_of_every_network_fit_each_other(name):
+    from sscam_jax.networks.network import cut, template
+    from sscam_jax.networks.registry import _network
+
+    network = _network(name)
+    sections, params = cut(network, 5, None).sections, template(network, 5)
+    images = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
+    features = jax.eval_shape(sections.early, params, jax.eval_shape(sections.stem, params, images))
+    assert jax.eval_shape(sections.late, params, features).shape == (2, 5)
+    # Those of a whole chunk are held: fewer numbers than the images have.
+    assert features.size < images.size
+
+
+@pytest.mark.parametrize("noise", ["independent", "common"])
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_devices_share_an_image(noise, count):
+    options = dict(key=KEY, noise=noise, n_samples=3, chunk_size=2)
+    alone = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, **options)
+    spread = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, **options, devices=jax.devices()[:count])
+    assert len(spread.maps.sharding.device_set) == count
+    for name, a, b in zip(alone._fields, alone, spread, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_score_cam_on_devices_under_jit():
+    alone = sscam.score_cam(toy.MLP, PARAMS, IMAGES, LABELS)
+    spread = jax.jit(lambda p, x: sscam.score_cam(toy.MLP, p, x, LABELS, devices=jax.devices()[:4]))(PARAMS, IMAGES)
+    np.testing.assert_allclose(alone.maps, spread.maps, atol=1e-6)
+
+
+@pytest.mark.parametrize("noise", ["independent", "common"])
+def test_bfloat16_is_the_networks_alone(noise):
+    seen = set()
+
+    def head(params, activations, carry):
+        seen.add((activations.dtype.name, params["out"].dtype.name))
+        return toy.mlp_head(params, activations, carry)
+
+    apply = sscam.Apply(toy.features, head)
+    options = dict(key=KEY, noise=noise, n_samples=3)
+    full = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, **options)
+    half = sscam.ss_cam(apply, PARAMS, IMAGES, LABELS, **options, precision="bfloat16")
+    # The image as it is in float32, the noisy ones in bfloat16.
+    assert seen == {("float32", "float32"), ("bfloat16", "bfloat16")}
+    assert all(array.dtype in (jnp.float32, jnp.bool_, jnp.int32) for array in half)
+    assert 0 < abs(full.weights - half.weights).max() < 0.05
+
+
+def test_out_of_memory_halves_the_chunk(monkeypatch):
+    whole = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=KEY, n_samples=2, chunk_size=12)
+    scored, tried = _run.scored, []
+
+    def small_device(*arguments):
+        tried.append(arguments[-1].chunk_size)
+        if tried[-1] > 3:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+        return scored(*arguments)
+
+    monkeypatch.setattr(_run, "scored", small_device)
+    with pytest.warns(RuntimeWarning, match="out of memory: going on with chunk_size=") as warned:
+        halved = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=KEY, n_samples=2, chunk_size=12)
+    assert tried == [12, 6, 3] and len(warned) == 2
+    np.testing.assert_allclose(whole.weights, halved.weights, rtol=1e-5)
+
+    def broken_device(*arguments):
+        raise jax.errors.JaxRuntimeError("INTERNAL: the device is gone")
+
+    monkeypatch.setattr(_run, "scored", broken_device)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="the device is gone"):
+        sscam.score_cam(toy.MLP, PARAMS, IMAGES, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("platform", "gigabytes", "wanted"), [("cpu", 64, 16), ("gpu", 80, 512), ("gpu", 0.001, 128), ("tpu", None, 64)]
+)
+def test_chunk_for_a_device(monkeypatch, platform, gigabytes, wanted):
+    stats = None if gigabytes is None else dict(bytes_limit=int(gigabytes * 1e9))
+    device = types.SimpleNamespace(platform=platform, memory_stats=lambda: stats)
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    # The largest array of a pass has 8·10·3 numbers: 500 kB hold 130 times four of them.
+    assert _run.auto_chunk(toy.MLP, PARAMS, IMAGES) == wanted
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("chunk", [1, 3, 16, 100])
+def test_plan(chunk, devices):
+    for channels, samples, block in itertools.product([1, 5, 16, 17, 512], [1, 7, 10], [1, 2, 4, 100]):
+        cut = _probe.plan(channels, samples, chunk, min(block, chunk), devices)
+        about = f"{channels} channels, {samples} samples, blocks of {block}: {cut}"
+        assert cut.channels * cut.samples <= chunk * devices, about
+        assert cut.block_channels * cut.block_samples <= min(block, chunk) * devices, about
+        assert cut.channels % cut.block_channels == cut.samples % cut.block_samples == 0, about
+        assert samples % cut.samples == 0 and cut.block_channels % devices == 0, about
+        assert (cut.chunks - 1) * cut.channels < channels <= cut.chunks * cut.channels, about
+
+
+@pytest.mark.parametrize(("budget", "passes"), [(1, 1), (4, 4), (6, 6), (17, 12), (18, 18), (1000, 60)])
+def test_budget_is_kept(budget, passes):
+    """6 channels and N = 10: the budget buys channels, then whole samples."""
+    saliency = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=KEY, n_samples=10, budget=budget, chunk_size=4)
+    assert saliency.passes.tolist() == [1 + passes] * 2
+    assert ((saliency.weights != 0).sum(1) == min(budget, 6)).all()
+
+
+def test_budget_keeps_the_channels_of_largest_variance():
+    few = sscam.score_cam(toy.MLP, PARAMS, IMAGES, LABELS, budget=2, chunk_size=4)
+    full = sscam.score_cam(toy.MLP, PARAMS, IMAGES, LABELS, chunk_size=4)
+    variance = toy.features(PARAMS, IMAGES)[0].var((1, 2))
+    for i in range(2):
+        kept = np.argsort(variance[i])[-2:]
+        assert set(np.flatnonzero(few.weights[i])) == set(kept.tolist())
+        np.testing.assert_allclose(few.weights[i, kept], full.weights[i, kept], rtol=1e-5)
+    second = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=KEY, preset="algorithm1", n_samples=4, budget=7)
+    # One noisy pass and the second pass for each of three channels, the zeros image, the image itself.
+    assert second.passes.tolist() == [3 * 2 + 2] * 2
+
+
+@pytest.mark.parametrize("count", [None, 4])
+def test_cost_counts_what_is_then_run(count):
+    devices = None if count is None else jax.devices()[:count]
+    dead = PARAMS | dict(conv=PARAMS["conv"].at[:, 4:].set(0.0))
+    cost = sscam.cost(toy.MLP, dead, IMAGES, n_samples=3, chunk_size=4, devices=devices)
+    saliency = sscam.ss_cam(toy.MLP, dead, IMAGES, LABELS, key=KEY, n_samples=3, chunk_size=4, devices=devices)
+    assert cost.passes == saliency.passes.sum() == 2 * (4 * 3 + 1)
+    assert cost.seconds > 0 and cost.bytes > IMAGES[0].nbytes
