@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sscam_jax import cli, convert, networks
+from sscam_jax.cli import evaluate
 from sscam_jax.evaluation import grid, grid_report, run_folder, study
 from sscam_jax.evaluation.grid import HIGH, LOW, MORE
 from sscam_jax.evaluation.loop import Part

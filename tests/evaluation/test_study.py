@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sscam_jax import cli, convert, data, networks
+from sscam_jax.cli import evaluate
 from sscam_jax.evaluation import run_folder, study
 
 pytest.importorskip("grain")
