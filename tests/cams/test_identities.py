@@ -1,4 +1,4 @@
-"""What any implementation of SS-CAM must satisfy, whatever its code looks like."""
+"""What any implementation of the methods must satisfy, whatever its code looks like: laws of their papers."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import sscam_jax as sscam
+from sscam_jax import cams
+from sscam_jax.cams import eigen
 from tests import toy
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -18,6 +20,15 @@ LABELS = jnp.array([1, 2])
 
 def ss_cam(apply=toy.MLP, params=PARAMS, images=IMAGES, **options):
     return sscam.ss_cam(apply, params, images, LABELS, key=KEY, **(dict(n_samples=3, chunk_size=4) | options))
+
+
+def explain(method, apply=toy.MLP, images=IMAGES, **options):
+    return method(apply, PARAMS, images, LABELS, **options)
+
+
+def same(left, right, fields=("maps", "raw", "weights"), tolerance=1e-5):
+    for name in fields:
+        np.testing.assert_allclose(getattr(left, name), getattr(right, name), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("noise_on", ["masked_input", "mask"])
@@ -51,33 +62,6 @@ def test_maximum_never_falls_with_more_samples(noise):
     assert (weights[2] > weights[0] + rounding).any()
 
 
-@pytest.mark.parametrize("noise", ["independent", "common"])
-@pytest.mark.parametrize("chunk_size", [1, 5, 6, 12, 1000])
-def test_chunks_change_nothing(noise, chunk_size):
-    """4. The noise of (image, channel, sample) depends on the key and these indices only."""
-    whole, cut = ss_cam(n_samples=4, noise=noise), ss_cam(n_samples=4, noise=noise, chunk_size=chunk_size)
-    np.testing.assert_allclose(whole.weights, cut.weights, rtol=1e-5, atol=1e-7)
-
-
-def test_noise_belongs_to_image_channel_and_sample():
-    """4. Another key, id, channel or sample is other noise; common noise is shared by images and channels."""
-    flat = sscam.Apply(
-        lambda params, x: (jnp.stack([x[..., 0]] * 3, axis=-1), ()),
-        lambda params, a, carry: jnp.stack([a[..., 0].mean((1, 2)), a[..., 0].mean((1, 2))], axis=-1),
-    )
-    twins = jnp.concatenate([IMAGES[:1], IMAGES[:1]])
-
-    def weights(key=KEY, **options):
-        options = dict(n_samples=1, score="logit", sigma_mode="std", sigma=1.0) | options
-        return sscam.ss_cam(flat, None, twins, [0, 0], key=key, **options).weights
-
-    independent = weights()
-    assert len(np.unique(independent)) == 6
-    assert (weights(key=jax.random.key(6)) != independent).all()
-    np.testing.assert_array_equal(weights(ids=jnp.array([4, 4]))[0], weights(ids=jnp.array([4, 4]))[1])
-    assert len(np.unique(weights(noise="common"))) == 1
-
-
 def test_a_constant_channel_changes_nothing():
     """5. A channel that is constant adds nothing to the map, and gets no weight."""
 
@@ -95,24 +79,6 @@ def test_a_constant_channel_changes_nothing():
         assert not b.weights[:, -1].any()
 
 
-def test_constant_channels_get_no_pass():
-    """Passes are counted where they happen: dead chunks run nothing."""
-    passes = []
-
-    def head(params, activations, carry):
-        jax.debug.callback(lambda: passes.append(activations.shape[0]))
-        return toy.mlp_head(params, activations, carry)
-
-    half_dead = PARAMS | dict(conv=PARAMS["conv"].at[:, 2:].set(0.0))
-    for params, live in ((PARAMS, 6), (half_dead, 2)):
-        passes.clear()
-        saliency = ss_cam(sscam.Apply(toy.features, head), params, IMAGES[:1].repeat(2, 0), chunk_size=2, n_samples=5)
-        jax.effects_barrier()
-        assert (saliency.weights != 0).sum() == 2 * live
-        # 2 passes for the logits of the images as they are, then channels × samples.
-        assert sum(passes) == 2 + 2 * live * 5
-
-
 def test_scaling_an_activation_leaves_its_mask():
     """6. A channel scaled by a positive constant, which the head undoes, has the same score."""
     scales = jnp.array([1.0, 3.0, 0.2, 1.0, 10.0, 1.0])
@@ -126,16 +92,120 @@ def test_scaling_an_activation_leaves_its_mask():
         np.testing.assert_allclose(ss_cam(apply).weights, ss_cam().weights, rtol=1e-4)
 
 
-def test_memory_does_not_grow_with_samples():
-    """The compiled program's temporary memory at N = 100 is that of N = 10, within 5 %."""
+def test_xgrad_cam_is_grad_cam_where_the_gradient_is_the_same_everywhere():
+    same(explain(cams.xgrad_cam, toy.LINEAR), explain(cams.grad_cam, toy.LINEAR))
 
-    def temporary_bytes(n):
-        def explain(params, images):
-            return sscam.ss_cam(toy.MLP, params, images, LABELS, key=KEY, n_samples=n, chunk_size=12)
 
-        images = jnp.asarray(toy.images(size=32))
-        return jax.jit(explain).lower(PARAMS, images).compile().memory_analysis().temp_size_in_bytes
+def test_hires_cam_sums_to_the_logit_of_an_affine_head():
+    saliency = explain(cams.hires_cam, toy.LINEAR)
+    np.testing.assert_allclose(saliency.raw.sum((1, 2)), saliency.logits[jnp.arange(2), LABELS], rtol=1e-4, atol=1e-5)
 
-    few, many = temporary_bytes(10), temporary_bytes(100)
-    assert few > 0
-    assert many <= 1.05 * few
+
+def test_layer_cam_is_never_negative():
+    assert explain(cams.layer_cam).raw.min() >= 0
+
+
+@pytest.mark.parametrize("method", [cams.eigen_cam, cams.eigen_grad_cam])
+def test_eigen_cams_need_no_lapack(method):
+    """Which never ends on a CPU with as many devices as cores: each waits in a thread that the other needs."""
+    lowered = jax.jit(method, static_argnums=0).lower(toy.MLP, PARAMS, IMAGES, jnp.array([0, 1]))
+    assert "custom_call" not in lowered.as_text()
+
+
+@pytest.mark.parametrize("shape", [(49, 512), (512, 49), (6, 6)])
+def test_eigen_cams_vector_is_the_first_singular_one(shape):
+    rows = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    rows[:, 0] *= 1.5
+    for factor in (1.0, 1e-12, 1e12):
+        vector = np.asarray(eigen._first_singular_vector(jnp.asarray(rows * factor)), np.float64)
+        expected = np.linalg.svd(rows.astype(np.float64))[2][0]
+        np.testing.assert_allclose(vector * np.sign(vector @ expected), expected, atol=1e-4)
+
+
+def test_eigen_cam_knows_no_class():
+    first, second = (cams.eigen_cam(toy.MLP, PARAMS, IMAGES, labels) for labels in ([0, 1], [3, 2]))
+    np.testing.assert_array_equal(first.maps, second.maps)
+    one_grad, other_grad = (cams.eigen_grad_cam(toy.MLP, PARAMS, IMAGES, labels) for labels in ([0, 1], [3, 2]))
+    assert abs(one_grad.maps - other_grad.maps).max() > 0.05
+
+
+def test_finer_cam_without_comparison_is_grad_cam():
+    same(explain(cams.finer_cam, gamma=0.0), explain(cams.grad_cam))
+    # All three other classes, as many as there are.
+    same(explain(cams.finer_cam, n_references=99), explain(cams.finer_cam, n_references=3))
+
+
+def test_shapley_cam_without_curvature_is_grad_cam():
+    same(explain(cams.shapley_cam, utility="logit"), explain(cams.grad_cam))
+    assert abs(explain(cams.shapley_cam).maps - explain(cams.grad_cam).maps).max() > 1e-3
+
+
+def test_shapley_cams_utility_may_be_a_function():
+    def logit(logits, label):
+        return logits[label]
+
+    same(explain(cams.shapley_cam, utility=logit), explain(cams.shapley_cam, utility="logit"))
+
+
+def test_smooth_grad_cam_pp_without_noise_is_grad_cam_pp():
+    same(explain(cams.smooth_grad_cam_pp, key=KEY, sigma=0.0), explain(cams.grad_cam_pp), tolerance=1e-4)
+
+
+def test_ablation_of_a_linear_head():
+    """Without A_k the logit of average pooling and a linear layer loses w_k GAP(A_k)."""
+    saliency = explain(cams.ablation_cam, toy.LINEAR)
+    activations, _ = toy.features(PARAMS, IMAGES)
+    lost = activations.mean((1, 2)) * PARAMS["linear"].T[LABELS]
+    whole = saliency.logits[jnp.arange(2), LABELS].reshape(2, 1)
+    np.testing.assert_allclose(saliency.weights, lost / abs(whole), rtol=1e-3, atol=1e-5)
+
+
+def test_recipro_cam_of_a_linear_head_is_cam():
+    recipro, cam = (explain(cams.recipro_cam, toy.LINEAR, score="logit"), explain(cams.cam, toy.LINEAR))
+    np.testing.assert_allclose(recipro.raw * 20, cam.raw, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(recipro.maps, sscam.ops.unit(sscam.ops.resize(cam.raw, (8, 10))), atol=1e-5)
+
+
+def test_is_cam_of_one_step_is_score_cam():
+    same(explain(cams.is_cam, n_samples=1), explain(cams.score_cam))
+    same(explain(cams.is_cam, preset="torchcam", n_samples=1), explain(cams.score_cam, preset="torchcam"))
+
+
+def test_group_cam_of_one_group_is_grad_cam_without_its_weak_positions():
+    """α of a single group scales the map only."""
+    group = explain(cams.group_cam, groups=1, percentile=0.0)
+    positive = jax.nn.relu(explain(cams.grad_cam).raw)
+    raw = jnp.where(positive > positive.min((1, 2), keepdims=True), positive, 0.0)
+    for i in np.flatnonzero(group.weights[:, 0] > 0):
+        wanted = sscam.ops.unit(sscam.ops.resize(raw, (8, 10)))[i]
+        np.testing.assert_allclose(group.maps[i], wanted, atol=1e-4)
+    assert (group.weights == group.weights[:, :1]).all()
+
+
+def test_rise_finds_the_pixel_that_counts():
+    """On a network that reads one pixel, the expected map is highest there."""
+    reads = sscam.Apply(lambda params, x: (x, ()), lambda params, a, carry: a[:, 2, 7])
+    saliency = cams.rise(reads, None, jnp.ones((1, 8, 10, 3)), [0], key=KEY, n_samples=400, cells=4, score="logit")
+    y, x = np.unravel_index(saliency.maps[0].argmax(), (8, 10))
+    assert abs(y - 2) <= 1 and abs(x - 7) <= 1
+    assert saliency.passes.tolist() == [401]
+
+
+def test_occlusion_of_a_linear_network_by_hand():
+    """Windows side by side: each loses its own pixels."""
+    total = sscam.Apply(lambda params, x: (x, ()), lambda params, a, carry: a.sum((1, 2)))
+    saliency = cams.occlusion(total, None, IMAGES, [0, 1], window=2, stride=2, score="logit")
+    for i in range(2):
+        blocks = np.asarray(IMAGES[i, ..., i]).reshape(4, 2, 5, 2).sum((1, 3))
+        np.testing.assert_allclose(saliency.raw[i], blocks.repeat(2, 0).repeat(2, 1), rtol=1e-4, atol=1e-5)
+    assert saliency.passes.tolist() == [22, 22]
+
+
+def test_a_constant_map_says_nothing():
+    """Interpolation rounds 0.123456 apart when enlarging it; that is no map."""
+    apply = sscam.Apply(
+        lambda params, x: (jnp.full((x.shape[0], 7, 7, 1), 0.123456), ()), lambda params, a, carry: a.sum((1, 2))
+    )
+    saliency = cams.grad_cam(apply, None, jnp.zeros((1, 224, 224, 3)), [0])
+    assert sscam.ops.value_range(sscam.ops.resize(saliency.raw, (224, 224))) > 0
+    assert saliency.flat.all() and not saliency.maps.any() and saliency.raw.all()

@@ -9,7 +9,8 @@ for torchcam's SSCAM is drawn as this package documents it, so that both see the
 
 Two things are set right before the comparison, because they are documented differences and not the method's: the
 masks of pytorch-grad-cam's ScoreCAM are resized with align_corners=False, and the small network's logits are scaled
-up for Grad-CAM++, which makes the epsilon in both libraries' denominators (1e-8 and 1e-6) too small to be seen.
+up for Grad-CAM++ and Smooth Grad-CAM++, which makes the epsilon in both libraries' denominators (1e-8 and 1e-6) too
+small to be seen.
 """
 
 import importlib.util
@@ -31,7 +32,7 @@ for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.fu
     sys.modules.setdefault(name, mock.MagicMock())
 import pytorch_grad_cam  # noqa: E402
 import torchcam.methods  # noqa: E402
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: E402
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputReST, ClassifierOutputTarget  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
 sys.path.append(str(HERE.parent / "bench"))
@@ -39,6 +40,8 @@ from torch_networks import SqueezeNet  # noqa: E402
 
 KEY = jax.random.key(0)
 LABELS = [1, 3]
+# Of Smooth Grad-CAM++.
+SAMPLES, SIGMA = 3, 0.5
 
 
 class Small(nn.Module):
@@ -108,6 +111,34 @@ def pytorch_grad_cam_maps(
             return cam(input_tensor=nchw(images), targets=[ClassifierOutputTarget(label) for label in labels])
 
 
+def input_noise(sample: int, images: np.ndarray) -> torch.Tensor:
+    """Sample i of every image, as `smooth_grad_cam_pp` draws it: the key folded with image and sample."""
+    keys = [jax.random.fold_in(jax.random.fold_in(KEY, image), sample) for image in range(len(images))]
+    return nchw(np.stack([np.array(jax.random.normal(key, images.shape[1:])) for key in keys]))
+
+
+def smooth_maps(model: torch.nn.Module, images: np.ndarray) -> np.ndarray:
+    x = nchw(images)
+    extractor = torchcam.methods.SmoothGradCAMpp(model, "body", num_samples=SAMPLES, std=SIGMA, input_shape=x.shape[1:])
+    draws = iter(range(SAMPLES))
+    extractor._distrib.sample = lambda size: SIGMA * input_noise(next(draws), images)
+    model(x)
+    [maps] = extractor(LABELS)
+    extractor.remove_hooks()
+    return maps.detach().numpy()
+
+
+def with_target(method: str, model: torch.nn.Module, images: np.ndarray, target: type, **call) -> np.ndarray:
+    with getattr(pytorch_grad_cam, method)(model=model, target_layers=[model.body]) as cam:
+        return cam(input_tensor=nchw(images), targets=[target(label) for label in LABELS], **call)
+
+
+def finer_maps(model: torch.nn.Module, images: np.ndarray, label: int) -> np.ndarray:
+    """One reference class, so that pytorch-grad-cam's weights of the references cancel."""
+    cam = pytorch_grad_cam.FinerCAM(model=model, target_layers=[model.body])
+    return cam(nchw(images), target_idx=label, comparison_categories=[1], alpha=0.6)
+
+
 def main() -> None:
     golden = {}
     images = uniform("maps.images", (2, 33, 41, 3))
@@ -123,6 +154,22 @@ def main() -> None:
         "GradCAMPlusPlus", scaled[1], scaled[1].body, images, LABELS
     )
     golden["small/pytorch_grad_cam/ScoreCAM"] = pytorch_grad_cam_maps("ScoreCAM", mlp, mlp.body, images, LABELS)
+
+    for method in ("XGradCAM", "LayerCAM", "FinerCAM"):
+        golden[f"small/torchcam/{method}"] = torchcam_maps(method, mlp, "body", images, LABELS)
+    golden["small/torchcam/ISCAM"] = torchcam_maps("ISCAM", mlp, "body", images, LABELS, num_samples=4)
+    golden["small/torchcam/SmoothGradCAMpp/linear"] = smooth_maps(scaled[0], images)
+    golden["small/torchcam/SmoothGradCAMpp/mlp"] = smooth_maps(scaled[1], images)
+    for method in ("XGradCAM", "HiResCAM", "LayerCAM", "AblationCAM", "EigenCAM", "EigenGradCAM"):
+        golden[f"small/pytorch_grad_cam/{method}"] = pytorch_grad_cam_maps(method, mlp, mlp.body, images, LABELS)
+    golden["small/pytorch_grad_cam/ShapleyCAM/logit"] = with_target("ShapleyCAM", mlp, images, ClassifierOutputTarget)
+    golden["small/pytorch_grad_cam/ShapleyCAM/residual_softmax"] = with_target(
+        "ShapleyCAM", mlp, images, ClassifierOutputReST
+    )
+    golden["small/pytorch_grad_cam/FinerCAM"] = finer_maps(mlp, images, LABELS[0])
+    golden["small/pytorch_grad_cam/LayerCAM/aug_smooth"] = with_target(
+        "LayerCAM", mlp, images, ClassifierOutputTarget, aug_smooth=True
+    )
 
     net = squeezenet()
     [folder] = importlib.util.find_spec("foolbox").submodule_search_locations

@@ -1,0 +1,49 @@
+"""What the methods beside Score-CAM and Grad-CAM refuse, and in which words; test_battery.py has the others."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import sscam_jax as sscam
+from sscam_jax import cams
+from tests import toy
+
+KEY = jax.random.key(5)
+PARAMS = toy.on_device(toy.params())
+IMAGES = jnp.asarray(toy.images(batch=2))
+LABELS = jnp.array([1, 2])
+
+
+def explain(method, apply=toy.MLP, images=IMAGES, **options):
+    return method(apply, PARAMS, images, LABELS, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("ablation_cam", dict(score="prob"), "score='prob' is not a choice; choose from 'probability', 'logit'"),
+        ("recipro_cam", dict(chunk_size=0), "chunk_size=0 is too small, expected at least 1"),
+        ("group_cam", dict(groups=0), "groups=0 is too small, expected at least 1"),
+        ("rise", dict(key=KEY, n_samples=0), "n_samples=0 is too small, expected at least 1"),
+        ("rise", dict(key=KEY, cells=0), "cells=0 is too small, expected at least 1"),
+        ("rise", dict(key=KEY, ids=jnp.arange(3)), r"ids have shape \(3,\), expected \(2,\): one integer an image"),
+        ("rise", dict(key=jax.random.key(0, impl="rbg")), "key is of kind 'rbg', whose draws depend on the batch"),
+        ("smooth_grad_cam_pp", dict(key=KEY, n_samples=0), "n_samples=0 is too small, expected at least 1"),
+        ("occlusion", dict(window=9), r"window=\(9, 9\) and stride=\(5, 5\) do not fit images of \(8, 10\): expected"),
+        ("occlusion", dict(window=2, stride=3), "expected 1 ≤ stride ≤ window ≤ side along every axis"),
+        ("occlusion", dict(window=(2, 2, 2)), r"window=\(2, 2, 2\) has 3 axes, expected 2: one a spatial axis"),
+        ("finer_cam", dict(n_references=0), "n_references=0 is too small, expected at least 1"),
+        ("shapley_cam", dict(utility="rest"), "utility='rest' is not a choice; choose from 'residual_softmax', 'prob"),
+        ("is_cam", dict(preset="paper"), "preset 'paper' is not one of is_cam; choose from 'straight', 'torchcam'"),
+        ("is_cam", dict(path="curved"), "path='curved' is not a choice; choose from 'straight', 'running_sum'"),
+    ],
+)
+def test_choices_are_checked(name, given, message, as_users_run_it):
+    with pytest.raises(ValueError, match=message):
+        explain(getattr(cams, name), **given)
+
+
+def test_finer_cam_needs_another_class():
+    one = sscam.Apply(toy.features, lambda params, a, carry: toy.linear_head(params, a, carry)[:, :1])
+    with pytest.raises(ValueError, match="this network has one class, so Finer-CAM has none to tell it from"):
+        cams.finer_cam(one, PARAMS, IMAGES, [0, 0])
