@@ -112,3 +112,10 @@ class Batch(NamedTuple):
     boxes: Float[Array | np.ndarray, "b k 4"]
     ids: Int[Array | np.ndarray, " b"]
     mask: Bool[Array | np.ndarray, " b"]
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""ImageNet's mean of red, green and blue in [0, 1]. torchvision's networks expect images normalised with it."""
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""ImageNet's standard deviation of red, green and blue in [0, 1]."""

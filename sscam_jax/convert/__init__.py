@@ -1,4 +1,4 @@
-"""Checkpoints: reading them safely, fetching the known ones, and naming their tensors our way."""
+"""Checkpoints: read them safely, download the known ones, and convert between torchvision's names and Flax's."""
 
 from sscam_jax.convert.download import cache_folder, fetch
 from sscam_jax.convert.known import KNOWN, Known

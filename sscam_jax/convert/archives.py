@@ -1,4 +1,4 @@
-"""The three containers of pickled tensors: torch's zip, torch's older stream, and a plain pickle of arrays."""
+"""Read the three containers of pickled tensors: torch's zip, torch's older stream, and a plain pickle of arrays."""
 
 import functools
 import io
@@ -14,18 +14,18 @@ import numpy as np
 
 from sscam_jax.convert.unpickle import Array, CheckpointError, Storage, Tensor, load
 
-# The number and the version with which torch's older stream begins.
+# torch's older stream begins with this number and this version.
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
-# Under these names training scripts keep the tensors, beside the epoch and the optimizer.
+# Training scripts save the tensors under one of these names, next to the epoch and the optimizer.
 _NESTS = ("state_dict", "model_state_dict", "model")
 
-# Tensors may share storages (tied weights), so together they may take more room than the file has; a small
-# file that describes huge tensors by repeating itself is a trap.
+# Tensors may share a storage (tied weights), so together they may be larger than the file. But a file that describes
+# far more bytes than it has is an attack on the memory: refuse it.
 _SHARING = 8
 
-# The ways in which a damaged zip fails, depending on the byte that is wrong.
+# `zipfile` raises all of these for a damaged file. Which one depends on the byte that is wrong.
 DAMAGED_ZIP = (
     zipfile.BadZipFile,
     zlib.error,
@@ -42,7 +42,7 @@ DAMAGED_ZIP = (
 
 
 def read_zip(path: Path) -> dict[str, np.ndarray]:
-    """Tensors of torch's zip: `NAME/data.pkl` refers to the storages `NAME/data/0`, `NAME/data/1`, ...
+    """Read torch's zip: `NAME/data.pkl` refers to the storages `NAME/data/0`, `NAME/data/1`, …
 
     Args:
         path: the file.
@@ -51,15 +51,15 @@ def read_zip(path: Path) -> dict[str, np.ndarray]:
         Tensors by name, in their stored types.
 
     Raises:
-        CheckpointError: the file is damaged, not of this layout, or asks for anything but tensors.
+        CheckpointError: the file is damaged, has another layout, or asks for something that is not a tensor.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename: entry.file_size for entry in archive.infolist()}
-            if sum(entries.values()) > path.stat().st_size:
+            if sum(entries.values()) > path.stat().st_size:  # a zip bomb
                 raise CheckpointError(
-                    f"unpacks to {sum(entries.values())} bytes, more than the file has: refused; torch writes "
-                    "its archives uncompressed"
+                    f"unpacks to {sum(entries.values())} bytes, more than the file has: refused, because torch does "
+                    "not compress its archives"
                 )
             tops = [name.removesuffix("data.pkl") for name in entries if f"/{name}".endswith("/data.pkl")]
             if len(tops) != 1:
@@ -87,10 +87,10 @@ def read_zip(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_stream(path: Path) -> dict[str, np.ndarray]:
-    """Tensors of torch's older layout, or of a plain pickle of NumPy arrays.
+    """Read torch's older layout, or a plain pickle of NumPy arrays.
 
-    torch wrote five pickles (a magic number, the protocol's version, the system, the tensors, the keys of
-    their storages), then each storage: its length in 8 bytes, then its numbers, always little-endian.
+    torch wrote five pickles: a magic number, the version of the protocol, the system, the tensors, and the keys of
+    their storages. The storages follow. Each is its length in 8 bytes and then its numbers, always little-endian.
 
     Args:
         path: the file.
@@ -99,7 +99,7 @@ def read_stream(path: Path) -> dict[str, np.ndarray]:
         Tensors by name, in their stored types.
 
     Raises:
-        CheckpointError: the file is damaged, not of these layouts, or asks for anything but tensors.
+        CheckpointError: the file is damaged, has another layout, or asks for something that is not a tensor.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -112,16 +112,17 @@ def read_stream(path: Path) -> dict[str, np.ndarray]:
         load(file)  # the system that wrote it
         tree, keys = load(file), load(file)
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            raise CheckpointError("lists its storages in an unknown way")
+            raise CheckpointError(f"lists its storages as a {type(keys).__name__}, expected a list of names")
         widths = {storage.key: storage.dtype.itemsize for storage in _storages(tree)}
         starts: dict[str, tuple[int, int]] = {}
         for key in keys:
             count = int.from_bytes(file.read(8), "little")
             if key not in widths:
-                raise CheckpointError(f"holds the storage '{key}', whose type no tensor tells")
+                raise CheckpointError(f"holds the storage '{key}', which no tensor uses, so its type is unknown")
             starts[key] = (file.tell(), count * widths[key])
             if sum(starts[key]) > size:
-                raise CheckpointError(f"is cut short: storage '{key}' ends after the file")
+                raise CheckpointError(f"is cut short: storage '{key}' would end after the end of the file")
+            # Only remember where the numbers are. They are read when a tensor needs them.
             file.seek(count * widths[key], io.SEEK_CUR)
 
         @functools.cache
@@ -135,13 +136,13 @@ def read_stream(path: Path) -> dict[str, np.ndarray]:
 
 
 def _block(storage: Storage, raw: bytes, *, swap: bool) -> np.ndarray:
-    """A storage's whole block of numbers, which must have the length that the tensors were told."""
+    """Return all numbers of a storage. Their count must be the one that the pickle states."""
     if len(raw) != storage.total * storage.dtype.itemsize:
         raise CheckpointError(
             f"storage '{storage.key}' should hold {storage.total} numbers of type {storage.dtype}, "
             f"but has {len(raw)} bytes"
         )
-    if swap:  # by width, because bfloat16 has no other byte order in NumPy
+    if swap:  # as integers of the same width, because NumPy cannot swap the bytes of bfloat16
         raw = np.frombuffer(raw, f"u{storage.dtype.itemsize}").byteswap().tobytes()
     return np.frombuffer(raw, storage.dtype)
 
@@ -151,7 +152,7 @@ def _no_block(storage: Storage) -> np.ndarray:
 
 
 def _storages(tree: Any) -> Iterator[Storage]:
-    """Every storage in what a pickle described, each container visited once."""
+    """Yield every storage of an unpickled tree. Each container is visited once, because it may contain itself."""
     todo, seen = [tree], set()
     while todo:
         node = todo.pop()
@@ -163,14 +164,14 @@ def _storages(tree: Any) -> Iterator[Storage]:
 
 
 def unnested(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state_dict inside a training checkpoint: what lies under "state_dict", "model_state_dict" or "model"."""
+    """Return the state_dict of a training checkpoint: the value of "state_dict", "model_state_dict" or "model"."""
     while nests := [name for name in _NESTS if isinstance(tree.get(name), Mapping)]:
         tree = tree[nests[0]]
     return tree
 
 
 def _tensors(tree: Any, block: Callable[[Storage], np.ndarray], size: int) -> dict[str, np.ndarray]:
-    """The tensors of what a pickle described, nested containers joined to dotted names."""
+    """Return the tensors of an unpickled tree. Nested containers give dotted names."""
     if isinstance(tree, dict):
         tree = unnested(tree)
     if not isinstance(tree, dict):
@@ -179,21 +180,26 @@ def _tensors(tree: Any, block: Callable[[Storage], np.ndarray], size: int) -> di
     room = _SHARING * size
     for name, leaf in _leaves(tree, "", set()):
         if name in tensors:
-            raise CheckpointError(f"has two tensors '{name}'")
+            raise CheckpointError(f"has two tensors with the name '{name}'")
         try:
             tensors[name] = leaf.array() if isinstance(leaf, Array) else leaf.array(block)
         except (ValueError, OverflowError, MemoryError) as error:
             raise CheckpointError(f"tensor '{name}': {error}") from error
-        room -= tensors[name].nbytes + 1
+        room -= tensors[name].nbytes + 1  # + 1, so that countless empty tensors are refused too
         if room < 0:
-            raise CheckpointError(f"describes tensors of far more bytes than the {size} it has: refused")
+            raise CheckpointError(
+                f"has {size} bytes but describes tensors of more than {_SHARING} times as many: refused"
+            )
     return tensors
 
 
 def _leaves(tree: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Tensor | Array]]:
-    """Names and tensors: `{"conv1": [kernel, bias]}` gives `conv1.0` and `conv1.1`."""
+    """Yield names and tensors: `{"conv1": [kernel, bias]}` gives `conv1.0` and `conv1.1`."""
+    # A pickle can describe a container that contains itself, which would never end.
     if id(tree) in seen or prefix.count(".") > 32:
-        raise CheckpointError(f"repeats or nests its containers at '{prefix}': refused")
+        raise CheckpointError(
+            f"repeats a container at '{prefix}', or nests more than 32 of them: refused, because this may never end"
+        )
     seen.add(id(tree))
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
         name = f"{prefix}{key}" if isinstance(key, str | int) else f"{prefix}({type(key).__name__})"
@@ -203,6 +209,6 @@ def _leaves(tree: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Tenso
             yield from _leaves(value, f"{name}.", seen)
         else:
             raise CheckpointError(
-                f"entry '{name}' is a {type(value).__name__}, expected tensors alone, or tensors in a dict under "
+                f"entry '{name}' has type {type(value).__name__}, expected only tensors, or a dict of tensors under "
                 + " or ".join(f"'{nest}'" for nest in _NESTS)
             )

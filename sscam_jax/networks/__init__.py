@@ -1,4 +1,4 @@
-"""Image classifiers in Flax NNX, under torchvision's names, cut anywhere."""
+"""Image classifiers in Flax NNX. Layers have torchvision's names, and a network can be cut at any of them."""
 
 from sscam_jax.networks.registry import Model, convert_checkpoint, init_params, load, models
 

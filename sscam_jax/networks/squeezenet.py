@@ -11,22 +11,22 @@ from jaxtyping import Array, Float
 from sscam_jax.networks.network import Named, Network, Stages, max_pool
 from sscam_jax.networks.winograd import Conv3x3
 
-# One entry a module of torchvision's `features` after the first convolution and its ReLU:
-# a pool, or the widths (squeeze, expand) of a fire module.
+# One entry per module of torchvision's `features`, without the first convolution and its ReLU: a pool, or the
+# widths (squeeze, expand) of a fire module. The pools stand in other places in the two versions.
 _PLANS: dict[str, tuple[str | tuple[int, int], ...]] = {
     "1.0": ("pool", (16, 64), (16, 64), (32, 128), "pool")
     + ((32, 128), (48, 192), (48, 192), (64, 256), "pool", (64, 256)),
     "1.1": ("pool", (16, 64), (16, 64), "pool", (32, 128), (32, 128), "pool")
     + ((48, 192), (48, 192), (64, 256), (64, 256)),
 }
-_STEMS = {"1.0": (96, 7), "1.1": (64, 3)}  # width and kernel size of the first convolution
+_STEMS = {"1.0": (96, 7), "1.1": (64, 3)}  # the number of channels and the kernel size of the first convolution
 
 
 class EvenConv(nnx.Conv):
-    """A convolution by an odd kernel at stride 2, without padding, computed as one by an even kernel.
+    """A 7x7 convolution at stride 2 without padding, computed as an 8x8 convolution because that is faster.
 
-    A row and a column of zeros after the kernel's last, and of zero pixels after the image's last, change no
-    output; XLA's CPU backend takes two thirds of the time for a kernel of 8 by 8 that it takes for 7 by 7.
+    The kernel gets one more row and column of zeros, and so does the image. This changes no output. On XLA's CPU
+    backend an 8x8 kernel takes two thirds of the time of a 7x7 kernel.
     """
 
     def __call__(
@@ -40,7 +40,7 @@ class EvenConv(nnx.Conv):
 
 
 class Fire(nnx.Module):
-    """A 1x1 convolution that narrows, then 1x1 and 3x3 convolutions side by side."""
+    """A 1x1 convolution to few channels, then a 1x1 and a 3x3 convolution whose outputs are concatenated."""
 
     def __init__(self, c_in: int, squeeze: int, expand: int, rngs: nnx.Rngs) -> None:
         self.squeeze = nnx.Conv(c_in, squeeze, (1, 1), rngs=rngs)
@@ -53,7 +53,7 @@ class Fire(nnx.Module):
 
 
 class SqueezeNet1_0(nnx.Module):
-    """Attribute paths are torchvision's module paths; dropout does nothing in inference and is left out."""
+    """SqueezeNet 1.0. The attribute paths are torchvision's module paths. Dropout is left out: inference only."""
 
     version = "1.0"
 
@@ -81,11 +81,11 @@ class SqueezeNet1_0(nnx.Module):
         return activations.mean(axis=(1, 2))
 
     def classify(self, features: Float[Array, "b n"]) -> Float[Array, "b n"]:
-        return features  # classified where they stand, before the pool
+        return features  # the body ends in the classifier's convolution, so the pooled maps are the logits
 
 
 class SqueezeNet1_1(SqueezeNet1_0):
-    """The same modules, with a smaller first convolution and earlier pools."""
+    """SqueezeNet 1.1: the same modules with a smaller first convolution and earlier pools."""
 
     version = "1.1"
 

@@ -1,6 +1,6 @@
 """Swin-T (Liu et al., Swin Transformer, arXiv 2103.14030), as in torchvision: attention in windows, no class token.
 
-The default layer is the last normalisation, whose maps the average pooling and the linear layer read: CAM is defined.
+The default layer is the last normalisation. Average pooling and one linear layer follow it, so CAM is defined there.
 """
 
 import dataclasses
@@ -20,23 +20,28 @@ _EPSILON = 1e-5
 
 
 def _relative_positions(window: int) -> np.ndarray:
-    """The row of the bias table for each pair of a window's positions: (Δy + w − 1)(2w − 1) + Δx + w − 1."""
+    """Return the row of the bias table for each pair of positions in a window: (Δy + w − 1)(2w − 1) + Δx + w − 1."""
     y, x = np.divmod(np.arange(window**2), window)
     return (y[:, None] - y + window - 1) * (2 * window - 1) + x[:, None] - x + window - 1
 
 
 def _windows(maps: Float[Array, "b h w c"], window: int) -> Float[Array, "b k n c"]:
-    """The k windows of n positions each, row by row."""
+    """Split the maps into k windows of n positions each, row by row."""
     b, h, w, c = maps.shape
     cut = maps.reshape(b, h // window, window, w // window, window, c).transpose(0, 1, 3, 2, 4, 5)
     return cut.reshape(b, (h // window) * (w // window), window**2, c)
 
 
 def _together(height: int, width: int, window: int, shifts: tuple[int, int]) -> Bool[np.ndarray, "k n n"]:
-    """Which positions of a window of the rolled maps were neighbours before: those that rolled over see their like."""
+    """Tell which pairs of positions in a window may attend to each other.
+
+    Rolling the maps puts positions of opposite edges into one window. They were not neighbours, so they must not
+    attend to each other.
+    """
     regions = np.zeros((height, width), np.int32)
     for axis, (length, shift) in enumerate(zip((height, width), shifts, strict=True)):
-        # An axis without a shift is one region: both slices are empty.
+        # Three regions per shifted axis: before the last window, its first part, and the part that rolled over. An
+        # axis without a shift is one region.
         part = np.zeros(length, np.int32)
         if shift:
             part[-window:], part[-shift:] = 1, 2
@@ -47,7 +52,7 @@ def _together(height: int, width: int, window: int, shifts: tuple[int, int]) -> 
 
 
 class WindowAttention(nnx.Module):
-    """softmax(q kᵀ / √d + B) v within windows of the maps, which are first rolled by half a window where `shifted`."""
+    """softmax(q kᵀ / √d + B) v within windows of the maps. If `shifted`, the maps are first rolled by half a window."""
 
     def __init__(self, width: int, heads: int, window: int, shifted: bool, rngs: nnx.Rngs) -> None:
         self.heads, self.window, self.shift = heads, window, window // 2 if shifted else 0
@@ -60,7 +65,7 @@ class WindowAttention(nnx.Module):
         window, n = self.window, self.window**2
         x = jnp.pad(maps, ((0, 0), (0, -h % window), (0, -w % window), (0, 0)))
         height, width = x.shape[1:3]
-        # One window has no neighbours to shift towards.
+        # A single window has no neighbours, so there is nothing to shift.
         shifts = (self.shift if height > window else 0, self.shift if width > window else 0)
         x = _windows(jnp.roll(x, (-shifts[0], -shifts[1]), (1, 2)), window)
         qkv = self.qkv(x).reshape(*x.shape[:3], 3, self.heads, c // self.heads)
@@ -69,7 +74,7 @@ class WindowAttention(nnx.Module):
         bias = self.relative_position_bias_table[...].astype(jnp.float32)[_relative_positions(window)]
         products += bias.transpose(2, 0, 1)[None, None]
         together = _together(height, width, window, shifts)[None, :, None]
-        # As published: −100 in the exponent, not −∞.
+        # The published code adds −100 to the exponent, not −∞.
         products += np.where(together, 0, -100).astype(np.float32)
         shares = jax.nn.softmax(products).astype(v.dtype)
         y = self.proj(jnp.einsum("bkhqs,bkshd->bkqhd", shares, v).reshape(b, x.shape[1], n, c))
@@ -93,7 +98,10 @@ class SwinBlock(nnx.Module):
 
 
 class PatchMerging(nnx.Module):
-    """Four neighbours' channels in one, normalised and halved; maps of odd sides get a row or column of zeros."""
+    """Join the channels of 2x2 neighbours, normalise them, and reduce them to half with a linear layer.
+
+    Maps with an odd height or width get a row or a column of zeros.
+    """
 
     def __init__(self, width: int, rngs: nnx.Rngs) -> None:
         self.norm = Norm(4 * width, _EPSILON)
@@ -101,14 +109,17 @@ class PatchMerging(nnx.Module):
 
     def __call__(self, maps: Float[Array, "b height width c_in"]) -> Float[Array, "b h w c"]:
         maps = jnp.pad(maps, ((0, 0), (0, maps.shape[1] % 2), (0, maps.shape[2] % 2), (0, 0)))
-        # Down before right: (0, 0), (1, 0), (0, 1), (1, 1).
+        # The order of the four neighbours is (0, 0), (1, 0), (0, 1), (1, 1), as in torchvision's checkpoints.
         return self.reduction(
             self.norm(jnp.concatenate([maps[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], axis=-1))
         )
 
 
 class SwinTransformer(nnx.Module):
-    """Attribute paths are torchvision's module paths; dropout and stochastic depth are left out."""
+    """A Swin transformer. The attribute paths are torchvision's module paths.
+
+    Dropout and stochastic depth are left out: inference only.
+    """
 
     def __init__(self, sizes: "Swin", num_classes: int, rngs: nnx.Rngs) -> None:
         width = sizes.width
@@ -145,13 +156,13 @@ class SwinTransformer(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Swin:
-    """A Swin transformer's sizes; calling it makes the module.
+    """The sizes of a Swin transformer. Calling the object builds the module.
 
     Attributes:
-        width: the channels of the first maps; each merging doubles them.
-        depths: how many blocks between the mergings.
-        heads: attention heads in those blocks.
-        window: a window's side in patches.
+        width: the number of channels of the first maps. Each merging doubles it.
+        depths: the number of blocks per stage. A merging separates two stages.
+        heads: the number of attention heads in the blocks of each stage.
+        window: the side of a window in patches.
     """
 
     width: int
@@ -163,7 +174,7 @@ class Swin:
         return SwinTransformer(self, num_classes, rngs)
 
     def network(self, name: str) -> Network:
-        """The network of these sizes."""
+        """Describe the network of these sizes."""
         groups = tuple(f"features.{2 * i + 1}" for i in range(len(self.depths)))
         return Network(name, self, (*groups, "features"), default_layer="norm", smallest=4)
 

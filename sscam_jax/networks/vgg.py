@@ -10,12 +10,12 @@ from sscam_jax.networks.network import Named, Network, Stages, adaptive_average_
 from sscam_jax.networks.winograd import Conv3x3
 
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-# One entry a module of torchvision's `features`: a convolution's width, its ReLU, or the pool of a block.
+# One entry per module of torchvision's `features`: the width of a convolution, its ReLU, or the pool of a block.
 _PLAN = tuple(kind for widths in _BLOCKS for kind in (*(k for w in widths for k in (w, "relu")), "pool"))
 
 
 class VGG16(nnx.Module):
-    """Attribute paths are torchvision's module paths; dropout does nothing in inference and is left out."""
+    """VGG-16. The attribute paths are torchvision's module paths. Dropout is left out: inference only."""
 
     def __init__(self, num_classes: int, rngs: nnx.Rngs) -> None:
         convolutions = {}
@@ -36,7 +36,7 @@ class VGG16(nnx.Module):
         }
 
     def pool(self, activations: Float[Array, "b h w c"]) -> Float[Array, "b d"]:
-        # Flattened in the order h, w, c: the checkpoint's rows, in the order c, h, w, are permuted on reading.
+        # Here the order of the features is h, w, c. In the checkpoint it is c, h, w, and `convert.rules` permutes it.
         return adaptive_average_pool(activations, 7).reshape(activations.shape[0], -1)
 
     def classify(self, features: Float[Array, "b d"]) -> Float[Array, "b n"]:

