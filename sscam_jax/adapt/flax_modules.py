@@ -76,15 +76,28 @@ def flax_nnx(
     graph, random, state = parts
     leaves, random_tree = jax.tree.flatten(random)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    network = _NNX(graph, jax.tree.structure(state), random_tree, shapes, layer, tuple(sorted(kwargs.items())))
+    params = nnx.to_pure_dict(state)
+    kwargs_by_value = tuple(sorted(kwargs.items()))
+    network = _NNX(
+        graph, jax.tree.structure(state), tuple(_by_path(params)), random_tree, shapes, layer, kwargs_by_value
+    )
     layout = Layout(channels_first, tokens, grid)
-    return cut(network, nnx.to_pure_dict(state), layer, inputs=inputs, logits=logits, layout=layout)
+    return cut(network, params, layer, inputs=inputs, logits=logits, layout=layout)
+
+
+def _by_path(tree: Params) -> dict[str, Any]:
+    """The leaves by their paths; an index and its text are one path, because serialisation makes text of indices."""
+    paths = (
+        (jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in jax.tree.leaves_with_path(tree)
+    )
+    return dict(paths)
 
 
 @dataclasses.dataclass(frozen=True)
 class _NNX:
     graph: Any
     tree: Any
+    paths: tuple[str, ...]
     random_tree: Any
     random_shapes: tuple[tuple[tuple[int, ...], Any], ...]
     layer: str
@@ -93,13 +106,16 @@ class _NNX:
     def __call__(self, params: Params, images: Float[Array, "b ..."], tap: Tap, *inputs: Any) -> Any:
         from flax import nnx
 
-        leaves = jax.tree.leaves(params)
-        if len(leaves) != self.tree.num_leaves:
+        leaves = _by_path(params)
+        if leaves.keys() != set(self.paths):
+            missing = [path for path in self.paths if path not in leaves]
+            others = [path for path in leaves if path not in self.paths]
             raise ValueError(
-                f"params are not those of this network: they have {len(leaves)} arrays, expected {self.tree.num_leaves}"
+                f"params are not those of this network: missing {missing or 'nothing'}, not expected "
+                f"{others or 'nothing'}"
             )
-        # The state's leaves and the plain dict's come in one order, that of their sorted paths.
-        state = jax.tree.unflatten(self.tree, leaves)
+        # The state's leaves come in the order of the plain dict that `flax_nnx` made of it, not in that of `params`.
+        state = jax.tree.unflatten(self.tree, [leaves[path] for path in self.paths])
         # In inference nothing draws: any keys and counts will do.
         random = jax.tree.unflatten(self.random_tree, [jnp.zeros(shape, dtype) for shape, dtype in self.random_shapes])
         model = nnx.merge(self.graph, random, state)

@@ -136,8 +136,26 @@ def test_nnx_state_that_changes_is_refused():
 
 def test_nnx_parameters_of_another_model_are_refused():
     apply, params = adapt.flax_nnx(nnx_net(), "backbone")
-    with pytest.raises(ValueError, match="params are not those of this network: they have 1 arrays, expected 6"):
-        apply({"hidden": params["hidden"]}, IMAGES)
+    message = r"params are not those of this network: missing \['backbone.layers.0.conv.kernel', .*not expected \['b'\]"
+    with pytest.raises(ValueError, match=message):
+        apply({"hidden": params["hidden"], "b": 1}, IMAGES)
+
+
+def test_nnx_parameters_that_were_serialised():
+    """As text, the index 10 sorts before 2: twelve equal layers, each of which must get its own weights."""
+
+    class Deep(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs) -> None:
+            self.blocks = nnx.List([nnx.Linear(3, 3, rngs=rngs) for _ in range(12)])
+
+        def __call__(self, x):
+            for block in self.blocks:
+                x = jnp.tanh(block(x))
+            return x.mean((1, 2))
+
+    apply, params = adapt.flax_nnx(Deep(nnx.Rngs(0)), "blocks.0")
+    as_text = {"blocks": {str(index): block for index, block in params["blocks"].items()}}
+    np.testing.assert_allclose(apply(as_text, IMAGES), apply(params, IMAGES), rtol=1e-6)
 
 
 # Flax Linen
