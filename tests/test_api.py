@@ -1,5 +1,6 @@
 """The public interface, walked: signatures, docstrings, versions, and what importing it brings along."""
 
+import ast
 import doctest
 import importlib
 import inspect
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import pytest
 
 import sscam_jax as sscam
+from sscam_jax.cams import registry
 from tests import toy
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -28,18 +30,7 @@ MODULES = {
     name: importlib.import_module(name)
     for name in ["sscam_jax", *(found.name for found in pkgutil.walk_packages(sscam.__path__, "sscam_jax."))]
 }
-METHODS = ("cam", "grad_cam", "grad_cam_pp", "xgrad_cam", "hires_cam", "layer_cam", "smooth_grad_cam_pp", "finer_cam")
-METHODS += (
-    "shapley_cam",
-    "eigen_cam",
-    "eigen_grad_cam",
-    "ablation_cam",
-    "recipro_cam",
-    "group_cam",
-    "rise",
-    "occlusion",
-)
-METHODS += ("score_cam", "ss_cam", "is_cam")
+METHODS = tuple(method.__name__ for name, method in registry.METHODS.items() if name not in registry.CONTROLS)
 # `sscam_jax.cli` documents its functions for the terminal; `sscam_jax.report` is its other half.
 PUBLIC = ("sscam_jax", "sscam_jax.ops", "sscam_jax.plots", "sscam_jax.types") + tuple(
     f"sscam_jax.{package}" for package in ("adapt", "cams", "convert", "data", "metrics", "networks")
@@ -169,6 +160,35 @@ def test_the_import_contract_names_every_module():
     [contract] = [each for each in PYPROJECT["tool"]["importlinter"]["contracts"] if each["type"] == "layers"]
     named = [name.strip() for layer in contract["layers"] for name in re.split("[|:]", layer)]
     assert sorted(named) == sorted(found.name for found in pkgutil.iter_modules(sscam.__path__))
+
+
+@pytest.mark.parametrize(
+    "code,absent",
+    [
+        ("import sscam_jax", "jax numpy flax matplotlib PIL scipy tqdm typer"),
+        (
+            "from sscam_jax import cli; cli.app(['--help'], standalone_mode=False)",
+            "jax numpy flax matplotlib PIL scipy",
+        ),
+        ("from sscam_jax import cli; cli.app(['explain', '--help'], standalone_mode=False)", "jax flax matplotlib PIL"),
+        ("from sscam_jax import cli; cli.app(['models'], standalone_mode=False)", "matplotlib scipy"),
+        ("import sscam_jax; sscam_jax.ss_cam", "flax matplotlib PIL scipy tqdm typer"),
+        ("import sscam_jax; sscam_jax.load", "matplotlib scipy typer"),
+    ],
+)
+def test_nothing_is_imported_before_it_is_used(code, absent):
+    script = f"import sys\n{code}\nprint(sorted(set({absent.split()}) & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+def test_lazy_names_are_those_that_type_checkers_see():
+    tree = ast.parse((ROOT / "sscam_jax" / "__init__.py").read_text("utf-8"))
+    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = [alias.name for node in block.body for alias in node.names]
+    assert sorted(seen) == sorted(sscam.__all__) and set(seen) <= set(dir(sscam))
+    with pytest.raises(AttributeError, match="module 'sscam_jax' has no attribute 'gradcam'"):
+        sscam.gradcam  # noqa: B018
 
 
 def test_importing_asks_for_no_other_framework():

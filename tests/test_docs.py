@@ -18,6 +18,8 @@ import sscam_jax as sscam
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PUBLIC = ("sscam_jax", *(f"sscam_jax.{name}" for name in ("adapt", "cams", "convert", "data", "metrics", "networks")))
+for package in PUBLIC:  # `named` looks among the modules that were imported
+    importlib.import_module(package)
 PAGES = sorted(page.name for page in DOCS.glob("*.md"))
 
 # One worker builds the site once.
@@ -108,7 +110,7 @@ def test_everything_on_a_page_says_what_it_is(documented):
 
 def test_the_guide_names_every_method():
     guide = (DOCS / "choosing.md").read_text("utf-8")
-    functions = {name: value for name, value in vars(sscam).items() if callable(value)}
+    functions = {name: value for name in sscam.__all__ if callable(value := getattr(sscam, name))}
     methods = [name for name, value in functions.items() if get_type_hints(value).get("return") is sscam.Saliency]
     assert "ss_cam" in methods
     assert [name for name in methods if f"| [`{name}`][sscam_jax.{name}] |" not in guide] == []

@@ -1,122 +1,221 @@
-"""Methods by one line of text, as a command line gives them: `ss-cam:paper,sigma=1,n_samples=4`."""
+"""The registry of methods, and methods by one line of text: `ss-cam:paper,sigma=1,n_samples=4`.
 
+The command line, `evaluate`, `explain`, the tables and the tests take every method from here.
+"""
+
+import contextlib
 import functools
 import inspect
-import json
-from collections.abc import Callable, Mapping
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from sscam_jax import cams
+from sscam_jax._support import choose
 from sscam_jax.types import Saliency
 
 Method = Callable[..., Saliency]
 """`(apply, params, images, labels) -> Saliency`, with the keyword `key` exactly where it draws random numbers."""
 
-CONTROLS: Mapping[str, Method] = MappingProxyType(
+
+class Entry(NamedTuple):
+    """One method of the registry.
+
+    Attributes:
+        title: how figures and tables name it.
+        method: the function.
+        presets: its presets by name; empty where it has none.
+    """
+
+    title: str
+    method: Method
+    presets: Mapping[str, Any] = MappingProxyType({})
+
+
+ENTRIES: Mapping[str, Entry] = MappingProxyType(
     {
-        "uniform": cams.uniform_map,
-        "gaussian": cams.gaussian_map,
-        "random": cams.random_map,
-        "mean-activation": cams.mean_activation,
-        "fake-cam": cams.fake_cam,
+        "cam": Entry("CAM", cams.cam),
+        "grad-cam": Entry("Grad-CAM", cams.grad_cam),
+        "grad-cam++": Entry("Grad-CAM++", cams.grad_cam_pp),
+        "xgrad-cam": Entry("XGrad-CAM", cams.xgrad_cam),
+        "hires-cam": Entry("HiResCAM", cams.hires_cam),
+        "layer-cam": Entry("LayerCAM", cams.layer_cam),
+        "smooth-grad-cam++": Entry("Smooth Grad-CAM++", cams.smooth_grad_cam_pp),
+        "finer-cam": Entry("Finer-CAM", cams.finer_cam),
+        "shapley-cam": Entry("ShapleyCAM", cams.shapley_cam),
+        "eigen-cam": Entry("Eigen-CAM", cams.eigen_cam),
+        "eigen-grad-cam": Entry("Eigen-Grad-CAM", cams.eigen_grad_cam),
+        "ablation-cam": Entry("Ablation-CAM", cams.ablation_cam),
+        "recipro-cam": Entry("Recipro-CAM", cams.recipro_cam),
+        "group-cam": Entry("Group-CAM", cams.group_cam),
+        "score-cam": Entry("Score-CAM", cams.score_cam, cams.SCORE_CAM_PRESETS),
+        "ss-cam": Entry("SS-CAM", cams.ss_cam, cams.SS_CAM_PRESETS),
+        "is-cam": Entry("IS-CAM", cams.is_cam, cams.IS_CAM_PRESETS),
+        "rise": Entry("RISE", cams.rise),
+        "occlusion": Entry("Occlusion", cams.occlusion),
+        "uniform": Entry("Uniform", cams.uniform_map),
+        "gaussian": Entry("Gaussian", cams.gaussian_map),
+        "random": Entry("Random", cams.random_map),
+        "mean-activation": Entry("Mean activation", cams.mean_activation),
+        "fake-cam": Entry("FakeCAM", cams.fake_cam),
     }
+)
+"""Every method by its name on the command line; the controls come last."""
+
+METHODS: Mapping[str, Method] = MappingProxyType({name: entry.method for name, entry in ENTRIES.items()})
+"""Every method's function by its name."""
+
+CONTROLS: Mapping[str, Method] = MappingProxyType(
+    {name: METHODS[name] for name in ("uniform", "gaussian", "random", "mean-activation", "fake-cam")}
 )
 """Maps that explain nothing, or hardly anything, for every table."""
 
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        "cam": cams.cam,
-        "grad-cam": cams.grad_cam,
-        "grad-cam++": cams.grad_cam_pp,
-        "xgrad-cam": cams.xgrad_cam,
-        "hires-cam": cams.hires_cam,
-        "layer-cam": cams.layer_cam,
-        "smooth-grad-cam++": cams.smooth_grad_cam_pp,
-        "finer-cam": cams.finer_cam,
-        "shapley-cam": cams.shapley_cam,
-        "eigen-cam": cams.eigen_cam,
-        "eigen-grad-cam": cams.eigen_grad_cam,
-        "ablation-cam": cams.ablation_cam,
-        "recipro-cam": cams.recipro_cam,
-        "group-cam": cams.group_cam,
-        "score-cam": cams.score_cam,
-        "ss-cam": cams.ss_cam,
-        "is-cam": cams.is_cam,
-        "rise": cams.rise,
-        "occlusion": cams.occlusion,
-        **CONTROLS,
-    }
-)
-"""Every method by its name on the command line."""
-
-_PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "score-cam": cams.SCORE_CAM_PRESETS,
-    "ss-cam": cams.SS_CAM_PRESETS,
-    "is-cam": cams.IS_CAM_PRESETS,
-}
-# Who runs a method gives these: they are no choice of what is computed.
+# Whoever runs a method gives these. They do not change what it computes.
 _NOT_OPTIONS = ("apply", "params", "images", "labels", "key", "ids", "devices", "progress", "chunk_size", "preset")
 
-# Numbers that need not be whole: `sigma=1` is σ = 1.0.
-_REAL = ("sigma",)
+
+def _annotations(method: Method) -> dict[str, Any]:
+    """The type of each option: of plain arguments, and of the fields of `**changes: Unpack[SomeTypedDict]`."""
+    hints = typing.get_type_hints(method)
+    found: dict[str, Any] = {}
+    for name, parameter in inspect.signature(method).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            [fields] = typing.get_args(hints[name])
+            found |= typing.get_type_hints(fields)
+        elif name not in _NOT_OPTIONS:
+            found[name] = hints[name]
+    return found
 
 
-def _value(text: str) -> Any:
-    if text == "none":
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
+def _default_preset(method: Method) -> str:
+    return inspect.signature(method).parameters["preset"].default
+
+
+def options(name: str, *, preset: str | None = None) -> dict[str, Any]:
+    """What a method lets one choose, with the values that it takes by default.
+
+    Args:
+        name: the method, a key of `ENTRIES`.
+        preset: the preset whose values count; None: the method's default preset, if it has presets.
+
+    Returns:
+        The default of every option by its name.
+
+    Raises:
+        ValueError: an unknown method or preset.
+
+    Example:
+        >>> options("finer-cam")
+        {'n_references': 3, 'gamma': 0.6}
+        >>> options("ss-cam", preset="paper")["sigma"]
+        4.0
+    """
+    choose("method", name, ENTRIES)
+    entry = ENTRIES[name]
+    parameters, row = inspect.signature(entry.method).parameters, {}
+    if entry.presets:
+        preset = _default_preset(entry.method) if preset is None else preset
+        choose(f"preset of {name}", preset, entry.presets)
+        chosen = entry.presets[preset]
+        # A preset is a mapping or a dataclass, which may have fields that are no options of this method.
+        row = dict(chosen) if isinstance(chosen, Mapping) else dict(vars(chosen))
+    elif preset is not None:
+        raise ValueError(f"preset {preset!r} is not known: {name} has no presets")
+    return {
+        option: row[option] if option in row else parameters[option].default for option in _annotations(entry.method)
+    }
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """The types and the literal values that an annotation allows."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for each in typing.get_args(annotation):
+            yield from _parts(each)
+    elif typing.get_origin(annotation) is typing.Literal:
+        yield from typing.get_args(annotation)
+    else:
+        yield annotation
+
+
+def _value(name: str, option: str, text: str, annotation: Any) -> Any:
+    """An option's value from text: only what the annotation allows, so that `=False` cannot become a true string."""
+    allowed = tuple(_parts(annotation))
+    words = tuple(part for part in allowed if isinstance(part, str))
+    # Before None: a baseline "none" is a word.
+    if text in words:
         return text
+    if bool in allowed and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if types.NoneType in allowed and text.lower() == "none":
+        return None
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            if kind in allowed and math.isfinite(number := kind(text)):
+                return number
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", types.NoneType: "none"}
+    expected = [said for kind, said in kinds.items() if kind in allowed] + list(map(repr, words))
+    raise ValueError(f"{option}={text} is not possible for {name}; choose {', '.join(expected)}")
 
 
-def parse(spec: str) -> tuple[Method, dict[str, Any]]:
+def parse(text: str) -> tuple[Method, dict[str, Any]]:
     """A method with its settings, by one line of text.
 
     Args:
-        spec: `name`, `name:preset` (for methods that have presets), `name:option=value,…` or
-            `name:preset,option=value,…`; an option is a keyword of the method, a value true, false,
-            none, a number or a word.
+        text: `name`, `name:preset` (for methods that have presets), `name:option=value,…` or
+            `name:preset,option=value,…`. An option is a keyword of the method. A value is true, false, none, a
+            number or a word, as the option's type allows.
 
     Returns:
-        The method with its settings bound, and all of its choices by name, those of the preset included: what
-        determines the result.
+        The method with its settings bound, and all of its choices by name, those of the preset included. They
+        determine the result.
 
     Raises:
-        ValueError: an unknown method, preset or option.
+        ValueError: an unknown method, preset or option, an option given twice, or a value of another type.
 
     Example:
         >>> method, choices = parse("ss-cam:paper,sigma=1")
         >>> method.keywords, choices["noise_on"], choices["sigma"]
         ({'preset': 'paper', 'sigma': 1.0}, 'masked_input', 1.0)
     """
-    name, _, rest = spec.partition(":")
-    if name not in METHODS:
-        raise ValueError(f"method '{name}' is not known; choose from {', '.join(map(repr, METHODS))}")
-    method, presets = METHODS[name], _PRESETS.get(name, {})
-    parameters = inspect.signature(method).parameters
-    options = [option for option in parameters if option not in _NOT_OPTIONS]
+    name, _, rest = text.partition(":")
+    choose("method", name, ENTRIES)
+    method, presets = ENTRIES[name].method, ENTRIES[name].presets
+    annotations = _annotations(method)
     given: dict[str, Any] = {}
-    choices = {option: parameters[option].default for option in options if parameters[option].default is not ...}
     for i, item in enumerate(filter(None, rest.split(","))):
         option, equals, value = item.partition("=")
         if not equals and i == 0 and presets:
-            if option not in presets:
-                raise ValueError(f"preset '{option}' is not one of {name}; choose from {', '.join(map(repr, presets))}")
+            choose(f"preset of {name}", option, presets)
             given["preset"] = option
             continue
-        if option not in options or not equals:
-            can = f"choose from {', '.join(f'{option}=' for option in options)}" if options else "it has none"
+        if option not in annotations or not equals:
+            can = f"choose from {', '.join(f'{option}=' for option in annotations)}" if annotations else "it has none"
             raise ValueError(f"'{item}' is not an option of {name}; {can}")
-        given[option] = _value(value)
-        if option in _REAL and type(given[option]) is int:
-            given[option] = float(given[option])
-    if presets:
-        preset = given.get("preset", parameters["preset"].default)
-        choices |= dict(presets[preset])
-    choices |= given
+        if option in given:
+            raise ValueError(f"option '{option}' of {name} is given twice in '{text}'")
+        given[option] = _value(name, option, value, annotations[option])
+    choices = options(name, preset=given.get("preset")) | {k: v for k, v in given.items() if k != "preset"}
     return functools.partial(method, **given) if given else method, choices
+
+
+def title(text: str) -> str:
+    """How a figure or a table names a method given by text.
+
+    Args:
+        text: the method, as `parse` reads it.
+
+    Returns:
+        Its title; preset and options follow in brackets.
+
+    Example:
+        >>> title("grad-cam++"), title("ss-cam:paper,sigma=1")
+        ('Grad-CAM++', 'SS-CAM (paper, sigma=1)')
+    """
+    name, _, rest = text.partition(":")
+    return f"{ENTRIES[name].title} ({rest.replace(',', ', ')})" if rest else ENTRIES[name].title
 
 
 def draws(method: Method) -> bool:
