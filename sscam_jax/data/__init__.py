@@ -1,4 +1,4 @@
-"""Photographs to arrays, data sets to batches, and the names of ImageNet's classes."""
+"""Read images as arrays and data sets as batches, and look up the names of ImageNet's classes."""
 
 from sscam_jax.data.find import demo_photographs, find_images
 from sscam_jax.data.imagenet import class_index, class_name

@@ -1,6 +1,6 @@
-"""Boxes brought through the same turn, resize and crop as their image.
+"""Transform boxes like their image: turn it upright, resize it, crop it.
 
-An edge is a line between pixels: the whole of a stored image of w × h pixels is the box 0, 0, h, w.
+The edges of a box lie between pixels: a box of the whole image of w × h pixels is 0, 0, h, w.
 """
 
 import numpy as np
@@ -8,12 +8,16 @@ from jaxtyping import Float
 
 from sscam_jax.data.preprocess import crop_window
 
-# A box may stick out by this much: annotations count from 0 or 1, and a last pixel in or out.
+# A box may extend beyond the image by one pixel without a report: some annotations count from 0 and others from 1, and
+# some include the last pixel and others do not.
 _SLACK = 1.0
 
 
 def turned(boxes: Float[np.ndarray, "k 4"], width: int, height: int, orientation: int) -> Float[np.ndarray, "k 4"]:
-    """Boxes of a stored image, y0, x0, y1, x1 in its pixels, in the image that its EXIF orientation makes upright."""
+    """Transform boxes y0, x0, y1, x1 in pixels of the stored image to pixels of the upright image.
+
+    The orientation is EXIF's, from 1 to 8. Orientations 5 to 8 exchange height and width.
+    """
     y0, x0, y1, x1 = boxes.T
     if orientation in (2, 3, 7, 8):
         x0, x1 = width - x1, width - x0
@@ -25,26 +29,26 @@ def turned(boxes: Float[np.ndarray, "k 4"], width: int, height: int, orientation
 
 
 def _both(vertical: int | float, horizontal: int | float) -> Float[np.ndarray, "4"]:
-    """One value for each edge of a box."""
+    """Return one value per edge of a box."""
     return np.array([vertical, horizontal, vertical, horizontal], np.float32)
 
 
 def fitted_boxes(
     boxes: Float[np.ndarray, "k 4"], width: int, height: int, orientation: int, size: int, fit: str
 ) -> tuple[Float[np.ndarray, "j 4"], list[str]]:
-    """Boxes as the network sees them, and what became of those that it can't see.
+    """Transform boxes to the input of the network, and report the boxes that are dropped or clipped.
 
     Args:
         boxes: y0, x0, y1, x1 in pixels of the stored image, before it is turned upright.
-        width: of the stored image, in pixels.
-        height: of the stored image, in pixels.
-        orientation: its EXIF orientation, 1 to 8.
-        size: the side of the network's input, in pixels.
+        width: the width of the stored image in pixels.
+        height: the height of the stored image in pixels.
+        orientation: its EXIF orientation, from 1 to 8.
+        size: the side of the network's input in pixels.
         fit: "squash" or "crop", as in `preprocess`.
 
     Returns:
-        The boxes y0, x0, y1, x1 as shares of the input, in [0, 1], each of positive area; and a sentence for
-        each that is missing, or that was cut because it reached beyond the image.
+        The boxes y0, x0, y1, x1 relative to the size of the input, in [0, 1] and with a positive area. One sentence
+        per box that is dropped, or that is clipped because it extends beyond the image.
     """
     problems = []
     ends = _both(height, width)
@@ -55,15 +59,15 @@ def fitted_boxes(
         if not (box[2] > box[0] and box[3] > box[1]):
             problems.append(f"{text} has no area: dropped")
         elif not (inside[2] > inside[0] and inside[3] > inside[1]):
-            problems.append(f"{text} lies outside the image of {width}×{height} pixels: dropped")
+            problems.append(f"{text} is outside the image of {width}×{height} pixels: dropped")
         else:
             if np.abs(inside - box).max() > _SLACK:
-                problems.append(f"{text} reaches beyond the image of {width}×{height} pixels: clipped")
+                problems.append(f"{text} extends beyond the image of {width}×{height} pixels: clipped")
             kept.append((inside, text))
     if not kept:
         return np.zeros((0, 4), np.float32), problems
     upright = turned(np.stack([box for box, _ in kept]), width, height, orientation)
-    if orientation >= 5:
+    if orientation >= 5:  # the upright image has the stored width as its height
         width, height = height, width
     if fit == "crop":
         wide, high, left, top = crop_window(width, height, size)

@@ -1,4 +1,4 @@
-"""Data sets of one's own: a folder of images, a table of labels and boxes."""
+"""Your own data sets: a folder of images, or a CSV table of labels and boxes."""
 
 import csv
 import math
@@ -13,53 +13,55 @@ _EDGES = ("y0", "x0", "y1", "x1")
 
 
 def folder(root: pathlib.Path) -> Source:
-    """Every image in a folder and the folders in it, without labels or boxes.
+    """List every image in a folder and its subfolders. There are no labels and no boxes.
 
     Args:
         root: the folder.
 
     Returns:
-        The data set, in the order of the files' paths, by which the examples are named.
+        The data set, sorted by path. The name of an example is its path relative to the folder.
 
     Raises:
-        ValueError: there is no image.
+        ValueError: the folder has no image.
     """
     endings = image_endings()
     files = sorted(file for file in root.rglob("*") if file.suffix.lower() in endings and file.name[0] != ".")
     if not files:
-        raise ValueError(f"folder '{root}' holds no image")
+        raise ValueError(f"folder '{root}' has no image: expected files such as .jpg or .png, at any depth")
     return listed("folder", None, [Example(file.relative_to(root).as_posix(), file) for file in files])
 
 
 def table(file: pathlib.Path) -> Source:
-    """Images, labels and boxes of a CSV file with the columns path, label, y0, x0, y1, x1.
+    """Read images, labels and boxes from a CSV file with the columns path, label, y0, x0, y1, x1.
 
-    Only `path` must be there, relative to the CSV file. `label` is a class index; empty for none. The edges are
-    pixels of the stored image; all four empty for no box. Several rows of one path and label are several boxes, and
-    several labels of one path are several examples.
+    Only the column `path` is required. Paths are relative to the CSV file. `label` is a class index, or empty if it is
+    not known. The edges of a box are in pixels of the stored image. All four are empty if there is no box. Rows with
+    the same path and label give several boxes of one example. Rows with the same path and different labels give
+    several examples.
 
     Args:
         file: the CSV file, in UTF-8, with a header.
 
     Returns:
-        The data set, in the order in which paths and labels first come.
+        The data set, in the order in which the pairs of path and label first occur.
 
     Raises:
-        ValueError: a column is missing or unknown, a value is not a number (the line is named), there is no row.
+        ValueError: a column is missing or unknown, a value is not a number (the message names the line), or there is
+            no row.
     """
     with file.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines)
         columns = tuple(reader.fieldnames or ())
         if "path" not in columns or not set(columns) <= {"path", "label", *_EDGES} or 0 < _boxes_in(columns) < 4:
             raise ValueError(
-                f"'{file}' has the columns {', '.join(map(repr, columns)) or 'of no header'}; "
-                "expected 'path', and if known 'label' and 'y0', 'x0', 'y1', 'x1'"
+                f"'{file}' has {_headings(columns)}; expected a header with 'path' and optionally 'label' and 'y0', "
+                "'x0', 'y1', 'x1'"
             )
         found: dict[tuple[str, int], list[list[float]]] = {}
         for row in reader:
             where = f"'{file}', line {reader.line_num}"
             if None in row or None in row.values() or not row["path"]:
-                raise ValueError(f"{where}: expected {len(columns)} values, a path among them")
+                raise ValueError(f"{where}: expected {len(columns)} values, and a path that is not empty")
             boxes = found.setdefault((row["path"], _label(row.get("label", ""), where)), [])
             edges = [row.get(edge, "").strip() for edge in _EDGES]
             if any(edges):
@@ -73,24 +75,29 @@ def table(file: pathlib.Path) -> Source:
             file.parent / path,
             label,
             np.array(boxes, np.float32) if boxes else None,
-            problem="" if boxes or not _boxes_in(columns) else "it has no box in the table",
+            problem="" if boxes or not _boxes_in(columns) else "the table has no box for it",
         )
         for (path, label), boxes in found.items()
     ]
     if not examples:
-        raise ValueError(f"'{file}' is empty: expected at least one row below the header")
+        raise ValueError(f"'{file}' is empty: expected at least one row after the header")
     return listed("csv", None, examples)
 
 
 def _boxes_in(columns: tuple[str, ...]) -> int:
+    """Count the columns of a box's edges: four, or none in a table without boxes."""
     return len(set(columns) & set(_EDGES))
+
+
+def _headings(columns: tuple[str, ...]) -> str:
+    return f"the columns {', '.join(map(repr, columns))}" if columns else "no header"
 
 
 def _label(text: str, where: str) -> int:
     if not text.strip():
         return -1
     if not text.strip().isdecimal():
-        raise ValueError(f"{where}: label '{text}' is not a class index, 0 or more")
+        raise ValueError(f"{where}: label '{text}' is not a class index; expected an integer from 0 up, or nothing")
     return int(text)
 
 
@@ -100,5 +107,5 @@ def _number(text: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{where}: '{text}' is not a box's edge in pixels")
+        raise ValueError(f"{where}: '{text}' is not the edge of a box; expected a number of pixels")
     return value

@@ -1,8 +1,8 @@
 """The 1000 classes of ILSVRC-2012 by index and by name.
 
-The names live in `imagenet_classes.txt` beside this file. They are the lemmas of WordNet's synsets, so a
-class has several ("goldfish, Carassius auratus") and a name can stand for several classes ("crane" is a bird
-and a machine).
+The names are in `imagenet_classes.txt` next to this file. They are the lemmas of WordNet's synsets. So a class can
+have several names ("goldfish, Carassius auratus"), and a name can belong to several classes ("crane" is a bird and a
+machine).
 """
 
 import difflib
@@ -12,7 +12,7 @@ import importlib.resources
 
 @functools.cache
 def synsets() -> dict[str, str]:
-    """From each class's WordNet id to its names in one text, in the order of the indices."""
+    """Return the names of each class, as one text, by its WordNet id. The order is that of the class indices."""
     text = importlib.resources.files("sscam_jax.data").joinpath("imagenet_classes.txt").read_text("utf-8")
     return dict(line.split("\t") for line in text.splitlines() if not line.startswith("#"))
 
@@ -24,7 +24,7 @@ def _names() -> tuple[tuple[str, ...], ...]:
 
 @functools.cache
 def _indices() -> dict[str, tuple[int, ...]]:
-    """From a lower-case name to every class that has it."""
+    """Return the indices of the classes that have a name, by the name in lower case."""
     found: dict[str, tuple[int, ...]] = {}
     for index, names in enumerate(_names()):
         for name in names:
@@ -33,16 +33,16 @@ def _indices() -> dict[str, tuple[int, ...]]:
 
 
 def class_name(index: int) -> str:
-    """The short name of a class: the first of its WordNet lemmas.
+    """Return the short name of a class: the first of its WordNet lemmas.
 
     Args:
-        index: the class, 0 to 999.
+        index: the class index, from 0 to 999.
 
     Returns:
-        The name. Two pairs of classes share one: 134 and 517 (crane), 638 and 639 (maillot).
+        The name. Two pairs of classes have the same name: 134 and 517 (crane), 638 and 639 (maillot).
 
     Raises:
-        ValueError: there is no such class.
+        ValueError: the index is out of range.
 
     Example:
         >>> class_name(207)
@@ -54,22 +54,22 @@ def class_name(index: int) -> str:
     """
     names = _names()
     if not 0 <= index < len(names):
-        raise ValueError(f"class {index} is not one of ImageNet's: choose from 0 to {len(names) - 1}")
+        raise ValueError(f"class {index} is not one of ImageNet's; choose from 0 to {len(names) - 1}")
     return names[index][0]
 
 
 def class_index(name_or_index: str | int) -> int:
-    """The index of a class given by any of its names, in any case, or by its index.
+    """Return the index of a class from one of its names or from its index. The case of letters does not matter.
 
     Args:
         name_or_index: a name ("golden retriever"), an index (207) or its digits ("207").
 
     Returns:
-        The index, 0 to 999.
+        The index, from 0 to 999.
 
     Raises:
-        ValueError: no class has that name (the nearest names are suggested) or index, or several have it
-            (they are listed).
+        ValueError: no class has this name or index, or several classes have this name. The message suggests similar
+            names, or lists the classes.
 
     Example:
         >>> class_index("Golden Retriever"), class_index("207")
@@ -91,7 +91,7 @@ def class_index(name_or_index: str | int) -> int:
         raise ValueError(
             f"class '{name_or_index}' stands for {len(indices)} of ImageNet's classes; choose from {choices}"
         )
-    # A word inside a longer name ("retriever") is a nearer miss than any spelling distance sees.
+    # Names that contain the word ("retriever") come before names with a similar spelling.
     near = [known for known in _indices() if name and name in known.split()] or difflib.get_close_matches(
         name, _indices(), 5
     )

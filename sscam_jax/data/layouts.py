@@ -1,4 +1,4 @@
-"""Data sets in the folders that their authors ship: ImageNet's validation images, PASCAL VOC 2007, Stanford40."""
+"""Read data sets from their published folders: ImageNet's validation images, PASCAL VOC 2007, Stanford40."""
 
 import importlib
 import pathlib
@@ -33,19 +33,32 @@ Boxes = Float[np.ndarray, "k 4"]
 
 
 class Annotation(NamedTuple):
-    """What an XML file in PASCAL's form says of an image."""
+    """The content of an XML annotation in PASCAL VOC's format.
+
+    Attributes:
+        size: height and width of the image, or None if the file does not state them.
+        objects: class, difficult, and the box y0, x0, y1, x1 of each object.
+    """
 
     size: tuple[int, int] | None
-    objects: tuple[tuple[str, bool, tuple[float, float, float, float]], ...]  # class, difficult, y0 x0 y1 x1
+    objects: tuple[tuple[str, bool, tuple[float, float, float, float]], ...]
 
     def boxes(self, name: str, first: int) -> Boxes:
-        """The boxes of a class without the difficult ones; `first` is the number of an image's first pixel."""
+        """Return the boxes of a class without the difficult ones. `first` is the number of the first pixel, 0 or 1."""
         edges = [box for what, difficult, box in self.objects if what == name and not difficult]
         return np.array(edges, np.float32).reshape(-1, 4) - np.array([first, first, 0, 0], np.float32)
 
 
 def read_annotation(file: pathlib.Path, *, name: str = "name") -> Annotation | str:
-    """The annotation, or why there is none; `name` is the element that holds an object's class."""
+    """Read an annotation, or return a text that says why it cannot be read.
+
+    Args:
+        file: the XML file.
+        name: the XML element that contains the class of an object.
+
+    Returns:
+        The annotation or the text. It is not an error, because one bad file must not stop a run over a data set.
+    """
 
     def number(element: ElementTree.Element, path: str) -> float:
         text = element.findtext(path)
@@ -71,7 +84,7 @@ def read_annotation(file: pathlib.Path, *, name: str = "name") -> Annotation | s
     except (ElementTree.ParseError, ValueError) as error:
         return f"its annotation {file.name} is damaged: {error}"
     if not objects:
-        return f"its annotation {file.name} holds no object"
+        return f"its annotation {file.name} has no object"
     return Annotation(size if size != (0, 0) else None, objects)  # type: ignore[arg-type]  # tuples of four
 
 
@@ -79,11 +92,11 @@ def _first_folder(root: pathlib.Path, *choices: str) -> pathlib.Path:
     for choice in choices:
         if (root / choice).is_dir():
             return root / choice
-    raise ValueError(f"'{root}' holds no folder {' or '.join(map(repr, choices))}")
+    raise ValueError(f"'{root}' has no folder {' or '.join(map(repr, choices))}")
 
 
 def _synsets(root: pathlib.Path) -> dict[str, str]:
-    """From WordNet id to names, in the order of the class indices: the folder's list, or else the usual one."""
+    """Return names by WordNet id in the order of the class indices. A list in the folder has precedence."""
     for name in ("synset_words.txt", "LOC_synset_mapping.txt"):
         if (root / name).is_file():
             lines = (root / name).read_text("utf-8").splitlines()
@@ -92,12 +105,12 @@ def _synsets(root: pathlib.Path) -> dict[str, str]:
 
 
 def _ground_truth(root: pathlib.Path) -> tuple[str, ...]:
-    """The WordNet id of every validation image as the development kit gives it; empty without a kit."""
+    """Return the WordNet id of every validation image from the development kit; nothing if there is no kit."""
     for folder in (root, root / "ILSVRC2012_devkit_t12" / "data"):
         file, meta = folder / "ILSVRC2012_validation_ground_truth.txt", folder / "meta.mat"
         if file.is_file():
             if not meta.is_file():
-                raise ValueError(f"'{file}' counts classes in an order that '{meta}' holds, which is missing")
+                raise ValueError(f"'{meta}' is missing: '{file}' needs it, because it has the order of the classes")
             table = importlib.import_module("scipy.io").loadmat(meta, squeeze_me=True)["synsets"]
             wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in table}
             return tuple(wnids[int(number)] for number in file.read_text().split())
@@ -105,19 +118,19 @@ def _ground_truth(root: pathlib.Path) -> tuple[str, ...]:
 
 
 def ilsvrc2012(root: pathlib.Path) -> Source:
-    """ILSVRC-2012's validation images with the boxes of their class.
+    """Read ILSVRC-2012's validation images with the boxes of their class.
 
-    The class is that of the folder (`val/n01440764/…`), of the development kit's ground truth, or of the boxes'
-    annotation, whichever is there.
+    The class comes from the first of these that exists: the folder of the image (`val/n01440764/…`), the ground truth
+    of the development kit, the annotation of the boxes.
 
     Args:
-        root: the folder of `val/` and `bbox/val/`, or Kaggle's of `ILSVRC/`.
+        root: the folder with `val/` and `bbox/val/`, or Kaggle's folder with `ILSVRC/`.
 
     Returns:
-        The data set, in the order of the files' names.
+        The data set, sorted by file name.
 
     Raises:
-        ValueError: the folder is not laid out so, or a class is not one of the list.
+        ValueError: the folder has another layout, or a class is not in the list of classes.
     """
     images = _first_folder(root, "val", "ILSVRC/Data/CLS-LOC/val")
     annotations = [root / folder for folder in ("bbox/val", "ILSVRC/Annotations/CLS-LOC/val")]
@@ -137,7 +150,7 @@ def ilsvrc2012(root: pathlib.Path) -> Source:
         else:
             wnid = given.objects[0][0] if isinstance(given, Annotation) else ""
         if wnid and wnid not in index:
-            raise ValueError(f"class '{wnid}' of {file.name} is not among the {len(index)} classes of the list")
+            raise ValueError(f"class '{wnid}' of {file.name} is not in the list of {len(index)} classes")
         example = Example(file.stem, file, index[wnid] if wnid else -1)
         if isinstance(given, Annotation):
             example = example._replace(boxes=given.boxes(wnid, 0), size=given.size)
@@ -146,23 +159,23 @@ def ilsvrc2012(root: pathlib.Path) -> Source:
 
 
 def voc2007(root: pathlib.Path, split: str = "trainval") -> Source:
-    """PASCAL VOC 2007: an example for each class that an image shows, with the boxes of that class.
+    """Read PASCAL VOC 2007. Each class in an image gives one example with the boxes of that class.
 
-    Objects marked difficult are left out, as the challenge's own evaluation does.
+    Objects that are marked as difficult are left out, as in the evaluation of the challenge.
 
     Args:
-        root: the folder `VOCdevkit`, or the one above or below it.
-        split: a list of `ImageSets/Main`: "trainval", "train", "val" or "test".
+        root: the folder `VOCdevkit`, its parent, or its subfolder `VOC2007`.
+        split: the name of a list in `ImageSets/Main`: "trainval", "train", "val" or "test".
 
     Returns:
-        The data set, in the list's order, classes in the order of their indices.
+        The data set, in the order of the list. The classes of an image are in the order of their indices.
 
     Raises:
-        ValueError: the folder is not laid out so, or holds no such split.
+        ValueError: the folder has another layout, or no such split.
     """
     folder = next((each for each in (root, root / "VOC2007", root / "VOCdevkit" / "VOC2007") if _is_voc(each)), None)
     if folder is None:
-        raise ValueError(f"'{root}' holds no folder 'VOC2007' with 'ImageSets/Main'")
+        raise ValueError(f"'{root}' has no folder 'VOC2007' with 'ImageSets/Main'")
     lists = {file.stem: file for file in (folder / "ImageSets" / "Main").glob("*.txt") if "_" not in file.stem}
     if split not in lists:
         raise ValueError(f"split '{split}' is not one of voc2007 in '{root}'; choose from {_quoted(lists)}")
@@ -185,21 +198,21 @@ def _is_voc(folder: pathlib.Path) -> bool:
 
 
 def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, sorted(names))) or "none: there is no list"
+    return ", ".join(map(repr, sorted(names))) or "none, because there is no list"
 
 
 def stanford40(root: pathlib.Path, split: str = "test") -> Source:
-    """Stanford 40 Actions: people, each with one box and what they do.
+    """Read Stanford 40 Actions: people, each with an action and one box.
 
     Args:
-        root: the folder of `JPEGImages`, `XMLAnnotations` and `ImageSplits`.
+        root: the folder with `JPEGImages`, `XMLAnnotations` and `ImageSplits`.
         split: "train" or "test".
 
     Returns:
-        The data set, action by action in alphabetical order.
+        The data set, sorted by action.
 
     Raises:
-        ValueError: the folder is not laid out so, or holds no such split.
+        ValueError: the folder has another layout, or no such split.
     """
     lists = _first_folder(root, "ImageSplits")
     files = sorted(lists.glob("*_*.txt"), key=lambda file: file.name)
@@ -207,7 +220,7 @@ def stanford40(root: pathlib.Path, split: str = "test") -> Source:
     if split not in splits:
         raise ValueError(f"split '{split}' is not one of stanford40 in '{root}'; choose from {_quoted(splits)}")
     if unknown := {file.stem.rpartition("_")[0] for file in files} - set(ACTIONS):
-        raise ValueError(f"'{lists}' lists {_quoted(unknown)}, which is none of Stanford40's {len(ACTIONS)} actions")
+        raise ValueError(f"'{lists}' lists {_quoted(unknown)}, which is not one of Stanford40's {len(ACTIONS)} actions")
     examples = []
     for label, action in enumerate(ACTIONS):
         file = lists / f"{action}_{split}.txt"

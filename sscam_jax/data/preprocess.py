@@ -1,9 +1,13 @@
-"""Photographs to the arrays that networks take: upright RGB, resized, normalised.
+"""Turn images into the arrays that networks take: upright RGB, resized and normalised.
 
-Every image becomes 8-bit RGB first, by rules that lose as little as possible: the first frame of several,
-turned upright by its EXIF orientation; transparency over white; 16-bit greyscale divided by 257; greyscale
-without an agreed white (floats, 32-bit integers) from its minimum to its maximum; palettes, greyscale and
-CMYK as Pillow converts them.
+Every image becomes 8-bit RGB first:
+
+- A file with several frames gives its first frame.
+- The EXIF orientation is applied.
+- Transparent pixels are blended with white.
+- 16-bit greyscale is divided by 257.
+- Greyscale in floats or 32-bit integers has no defined white, so it is stretched from its minimum to its maximum.
+- Pillow converts palettes, other greyscale and CMYK.
 """
 
 import io
@@ -14,31 +18,30 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
-MEAN = (0.485, 0.456, 0.406)
-"""ImageNet's mean of red, green and blue, in [0, 1]."""
+from sscam_jax._support import choose
+from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD
 
-STD = (0.229, 0.224, 0.225)
-"""ImageNet's standard deviation of red, green and blue, in [0, 1]."""
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Array
+"""A path, a PIL image, or pixels in uint8: [h, w], [h, w, 1], [h, w, 3] or [h, w, 4]."""
 
-ImageLike = str | os.PathLike[str] | Image.Image
-
-# What Pillow's decoders raise on damaged data.
+# Pillow's decoders raise all of these for damaged data.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, struct.error, zlib.error)
 
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Turn every way in which Pillow fails on a file into one ValueError with the file's name."""
+    """Turn all errors that Pillow raises for a file into a ValueError that names the file."""
     try:
         with warnings.catch_warnings():
-            # Pillow only warns of an image of one to two times its limit, and of damaged metadata.
+            # Pillow only warns of an image with one to two times its limit of pixels: that is refused too. It also
+            # warns of damaged metadata, which does not change the pixels.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
@@ -47,7 +50,7 @@ def _named(name: str) -> Iterator[None]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{name} is refused as a decompression bomb: it has more pixels than the limit of "
-            f"{Image.MAX_IMAGE_PIXELS} (PIL.Image.MAX_IMAGE_PIXELS)"
+            f"{Image.MAX_IMAGE_PIXELS}; make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS in Python"
         ) from error
     except UnidentifiedImageError as error:
         raise ValueError(f"{name} is not an image that Pillow can read") from error
@@ -56,7 +59,7 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _stretched(image: Image.Image) -> Image.Image:
-    """8-bit greyscale of an image with more than 8 bits a pixel."""
+    """Return 8-bit greyscale of an image with more than 8 bits per pixel."""
     values = np.asarray(image, np.float64)
     if not np.isfinite(values).all():
         raise ValueError("it has pixels that are not finite")
@@ -64,15 +67,16 @@ def _stretched(image: Image.Image) -> Image.Image:
         low, span = values.min(), np.ptp(values)
         values = (values - low) / (span or 1.0) * 255
     else:
-        values = values / 257
+        values = values / 257  # 65535 becomes 255
     return Image.fromarray(np.round(values).astype(np.uint8))
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation and convert to 8-bit RGB."""
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _stretched(image)
-    if image.mode == "LAB":
+        image = _stretched(image)  # Pillow's own conversion clips everything above 255
+    if image.mode == "LAB":  # Pillow cannot convert LAB without a colour profile
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         return ImageCms.ImageCmsTransform(
             ImageCms.ImageCmsProfile(lab), ImageCms.ImageCmsProfile(srgb), "LAB", "RGB"
@@ -84,19 +88,19 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Open any image file that Pillow reads as upright 8-bit RGB.
+    """Open an image file as upright 8-bit RGB.
 
     Args:
-        path: the file.
+        path: the file, in any format that Pillow reads.
 
     Returns:
-        The image in RGB, turned as its EXIF orientation says, transparency over white; of several frames
-        the first.
+        The image in RGB. Its EXIF orientation is applied, transparent pixels are blended with white, and a file with
+        several frames gives its first frame.
 
     Raises:
-        ValueError: the file is not an image, truncated or damaged, or has more pixels than Pillow's limit
+        ValueError: the file is not an image, is truncated or damaged, or has more pixels than Pillow's limit
             against decompression bombs.
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
 
     Example:
         >>> import pathlib, tempfile
@@ -114,7 +118,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def open_stored(file: str | os.PathLike[str] | io.BytesIO, name: str) -> tuple[Image.Image, tuple[int, int], int]:
-    """An image as `open_image` gives it, with the stored width and height and the EXIF orientation, 1 to 8."""
+    """Return the image of `open_image`, the stored width and height, and the EXIF orientation from 1 to 8."""
     with _named(name), Image.open(file) as image:
         stored, orientation = image.size, image.getexif().get(ExifTags.Base.Orientation, 1)
         return _upright_rgb(image), stored, orientation if orientation in range(1, 9) else 1
@@ -125,8 +129,8 @@ def _squash(image: Image.Image, size: int) -> Image.Image:
 
 
 def crop_window(width: int, height: int, size: int) -> tuple[int, int, int, int]:
-    """Where fit "crop" looks: the resized image's width and height, and the window's left and top in it."""
-    # The rounding is torchvision's: the longer side truncated, the margin rounded half to even.
+    """Return the size of the image that fit "crop" resizes to, and the left and top of the window that it keeps."""
+    # As in torchvision, the longer side is truncated and the margin is rounded half to even.
     short = round(size * 256 / 224)
     if width <= height:
         width, height = short, int(short * height / width)
@@ -139,8 +143,8 @@ def _crop(image: Image.Image, size: int) -> Image.Image:
     width, height, left, top = crop_window(image.width, image.height, size)
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
         raise ValueError(
-            f"an image of {image.width}×{image.height} pixels is too narrow for fit 'crop': enlarged to "
-            f"{width}×{height} it passes the limit of {Image.MAX_IMAGE_PIXELS} pixels; choose fit 'squash'"
+            f"an image of {image.width}×{image.height} pixels is too narrow for fit 'crop': resized to "
+            f"{width}×{height} it would exceed the limit of {Image.MAX_IMAGE_PIXELS} pixels; use fit 'squash'"
         )
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     return image.crop((left, top, left + size, top + size))
@@ -150,77 +154,141 @@ _FITS = {"squash": _squash, "crop": _crop}
 
 
 def check_fit(size: int, fit: str) -> None:
-    """Raise the ValueError of `preprocess` for a `size` or `fit` that is not possible."""
-    if fit not in _FITS:
-        raise ValueError(f"fit '{fit}' is not known; choose from {', '.join(map(repr, _FITS))}")
+    """Refuse a `size` or `fit` that `preprocess` does not allow, with a ValueError."""
+    choose("fit", fit, _FITS)
     if size < 1:
         raise ValueError(f"size is {size}, expected at least 1 pixel")
 
 
-def fitted(image: Image.Image, size: int, fit: str) -> Float[np.ndarray, "{size} {size} 3"]:
-    """An upright RGB image as a network takes it, in NumPy."""
+def _constants(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation as arrays.
+
+    Raises:
+        ValueError: one of them has not three values, or a standard deviation is not positive.
+    """
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(
+            f"mean is {tuple(mean)} and std is {tuple(std)}, expected three values each, of red, green and blue in "
+            "[0, 1], and a positive std; mean (0, 0, 0) and std (1, 1, 1) leave the images in [0, 1]"
+        )
+    return np.array(mean, np.float32), np.array(std, np.float32)
+
+
+def fitted(
+    image: Image.Image,
+    size: int,
+    fit: str,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Float[np.ndarray, "{size} {size} 3"]:
+    """Resize an upright RGB image to size × size and normalise it, in NumPy."""
+    middle, deviation = _constants(mean, std)
     pixels = np.asarray(_FITS[fit](image, size), np.float32)
-    return (pixels / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+    return (pixels / 255 - middle) / deviation
 
 
-def photograph(image: Float[np.ndarray, "height width 3"]) -> Image.Image:
-    """What a network took, as a picture again: the inverse of the normalisation.
+def photograph(
+    image: Float[np.ndarray, "height width 3"],
+    *,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Image.Image:
+    """Undo the normalisation of `preprocess`, to show what a network sees.
 
     Args:
         image: one image of `preprocess` or of a batch.
+        mean: the mean that was subtracted.
+        std: the standard deviation that the image was divided by.
 
     Returns:
         The 8-bit RGB image.
+
+    Raises:
+        ValueError: `mean` or `std` has not three values, or a standard deviation is not positive.
 
     Example:
         >>> photograph(np.asarray(preprocess(Image.new("RGB", (8, 8), "white"), size=2))[0]).getpixel((0, 0))
         (255, 255, 255)
     """
-    pixels = (np.asarray(image) * np.array(STD, np.float32) + np.array(MEAN, np.float32)) * 255
+    middle, deviation = _constants(mean, std)
+    pixels = (np.asarray(image) * deviation + middle) * 255
     return Image.fromarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8))
 
 
-def preprocess(
-    images: ImageLike | Sequence[ImageLike], *, size: int = 224, fit: Literal["squash", "crop"] = "squash"
-) -> Float[Array, "b {size} {size} 3"]:
-    """Photographs as a network takes them: float32 RGB, normalised with ImageNet's mean and deviation.
+def _pil_image(image: ImageLike, name: str) -> Image.Image:
+    """Open a path, or turn an array of pixels into a PIL image."""
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, str | os.PathLike):
+        return open_image(image)
+    pixels = np.asarray(image)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or pixels.ndim == 3 and pixels.shape[2] in (3, 4)):
+        raise ValueError(
+            f"{name} is an array of shape {pixels.shape} and type {pixels.dtype}, expected uint8 pixels [h, w], "
+            "[h, w, 1], [h, w, 3] or [h, w, 4]. For floats x in [0, 1], pass (255 * x).round().astype('uint8'). For "
+            "channels first, pass x.transpose(1, 2, 0)"
+        )
+    return Image.fromarray(pixels)
 
-    x = (p / 255 − mean) / std for the 8-bit pixels p of the resized image. Resizing is Pillow's bilinear
-    filter with antialiasing, on 8-bit pixels, which is what torchvision's transforms do to PIL images.
+
+def preprocess(
+    images: ImageLike | Sequence[ImageLike],
+    *,
+    size: int = 224,
+    fit: Literal["squash", "crop"] = "squash",
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Float[Array, "b {size} {size} 3"]:
+    """Turn photographs into the input of a network: float32 RGB, resized to a square and normalised.
+
+    x = (p / 255 − mean) / std, where p are the 8-bit pixels of the resized image. Resizing is Pillow's bilinear
+    filter with antialiasing. torchvision's transforms do the same to PIL images.
 
     Args:
-        images: a path or PIL image, or a sequence of them.
-        size: the side of the square, in pixels.
-        fit: "squash" shows the network the whole image, resized to size × size: a map then covers the whole
-            photograph. "crop" brings the shorter side to round(size · 256/224) and keeps the centre:
-            torchvision's Resize and CenterCrop, by which published accuracies are measured.
+        images: one image or a sequence of images. An image is a path, a PIL image, or an array of uint8 pixels
+            [h, w], [h, w, 1], [h, w, 3] or [h, w, 4]. An array [b, h, w, c] is a sequence of b images.
+        size: the side of the square in pixels.
+        fit: "squash" resizes the whole image to size × size, so a map covers the whole photograph. "crop" resizes the
+            shorter side to round(size · 256/224) and keeps the centre, as torchvision's Resize and CenterCrop do.
+            Published accuracies are measured with "crop".
+        mean: the mean of red, green and blue in [0, 1], which is subtracted. The default is ImageNet's.
+        std: the standard deviation of red, green and blue in [0, 1], which the image is divided by. The default is
+            ImageNet's.
 
     Returns:
         The images [b, size, size, 3].
 
     Raises:
-        ValueError: an image can't be read (see `open_image`), is empty, or too narrow to be cropped; there
-            is none; `size` or `fit` is not a possible one.
-        FileNotFoundError: there is no such file.
+        ValueError: an image cannot be read (see `open_image`), is empty, is too narrow to be cropped, or is an array
+            of another shape or type; there is no image; `size`, `fit`, `mean` or `std` is not possible.
+        FileNotFoundError: a file does not exist.
 
     Example:
         >>> preprocess(Image.new("RGB", (640, 480), "white")).shape
         (1, 224, 224, 3)
+        >>> preprocess([np.zeros((480, 640, 3), np.uint8)], mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))[0, 0, 0].tolist()
+        [-1.0, -1.0, -1.0]
 
     References:
         Krizhevsky, Sutskever and Hinton, ImageNet Classification with Deep CNNs (NeurIPS 2012), section 2.
     """
     check_fit(size, fit)
-    given = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
+    given: list[Any]
+    if isinstance(images, np.ndarray | Array):
+        # An array with two or three axes is one image. Other arrays are sequences of images.
+        given = [images] if images.ndim in (2, 3) else list(images)
+    else:
+        given = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
     if not given:
-        raise ValueError("no images: expected a path, a PIL image or a sequence of at least one of them")
+        raise ValueError("no images: expected a path, a PIL image, an array or a sequence of at least one of them")
     arrays = np.empty((len(given), size, size, 3), np.float32)
     for i, one in enumerate(given):
-        if not isinstance(one, Image.Image):
-            one = open_image(one)
-        if 0 in one.size:
-            raise ValueError(f"image {i} is empty: {one.width}×{one.height} pixels")
+        image = _pil_image(one, f"image {i}")
+        if 0 in image.size:
+            raise ValueError(f"image {i} is empty: {image.width}×{image.height} pixels")
         with _named(f"image {i}"):
-            upright = _upright_rgb(one)
-        arrays[i] = fitted(upright, size, fit)
+            upright = _upright_rgb(image)
+        arrays[i] = fitted(upright, size, fit, mean, std)
     return jnp.asarray(arrays)

@@ -1,4 +1,4 @@
-"""Data sets that TFDS holds as records, read at random through `tfds.data_source`, without TensorFlow."""
+"""Read data sets that TFDS has built, with random access and without TensorFlow."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from sscam_jax._support import imported
+from sscam_jax._support import choose, imported
 from sscam_jax.data.layouts import VOC_CLASSES
 from sscam_jax.data.sources import Example, Source, digest
 
@@ -20,14 +20,18 @@ _DEFAULTS = {"voc/2007": "trainval", "ilsvrc2012_boxes": "validation", "stanford
 
 @functools.lru_cache(maxsize=8)
 def _opened(directory: str, split: str) -> Sequence[dict[str, Any]]:
-    """The records of a split, images as their files' bytes; once in each process."""
+    """Open the records of a split. Images stay encoded, as the bytes of their files.
+
+    Cached, because each process opens the files once. An `Example` sequence holds the folder's name instead, so that
+    it can be sent to the loader's processes.
+    """
     tfds = imported("tensorflow_datasets")
     builder = tfds.builder_from_directory(directory)
     return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
 
 def _example(record: dict[str, Any]) -> Example:
-    """A record of our own builders."""
+    """Return the example of a record that a builder of this package wrote."""
     problem, size = record["problem"].decode(), (int(record["size"][0]), int(record["size"][1]))
     return Example(
         name=record["name"].decode(),
@@ -40,16 +44,16 @@ def _example(record: dict[str, Any]) -> Example:
 
 
 def _voc_examples(record: dict[str, Any]) -> Iterator[Example]:
-    """A record of TFDS's `voc`: an example for each class, as `layouts.voc2007` makes them of the XML file."""
+    """Yield the examples of a record of TFDS's `voc`, one per class, equal to those of `layouts.voc2007`."""
     objects, image = record["objects"], record["image"]
     stem = pathlib.PurePath(record["image/filename"].decode()).stem
     try:
         with Image.open(io.BytesIO(image)) as opened:
             width, height = opened.size
     except OSError:
-        yield Example(stem, image, problem="its boxes are shares of a size that can't be read")
+        yield Example(stem, image, problem="its size cannot be read, and its boxes are relative to it")
         return
-    # TFDS divides the XML's numbers, which are whole and count pixels from 1.
+    # TFDS stores the integers of the XML file divided by the size of the image. The XML counts pixels from 1.
     shares = np.array(objects["bbox"], np.float32).reshape(-1, 4)
     boxes = np.round(shares * np.array([height, width] * 2, np.float32)) - np.array([1, 1, 0, 0], np.float32)
     labels = np.where(np.array(objects["is_difficult"], bool), -1, np.array(objects["label"], int))
@@ -59,7 +63,14 @@ def _voc_examples(record: dict[str, Any]) -> Iterator[Example]:
 
 @dataclasses.dataclass(frozen=True)
 class _Records(Sequence[Example]):
-    """The examples of records, read when asked for. `places` is each one's record and its number therein."""
+    """The examples of records, which are read on demand.
+
+    Attributes:
+        directory: the folder of the data set.
+        split: the name of the split.
+        places: for each example, its record and its number within the record.
+        voc: whether the records are those of TFDS's `voc`.
+    """
 
     directory: str
     split: str
@@ -76,7 +87,7 @@ class _Records(Sequence[Example]):
 
 
 def _scanned(records: Sequence[dict[str, Any]]) -> tuple[Int[np.ndarray, "n 2"], dict[str, Any]]:
-    """Where the examples of `voc` are, and what `Source` must know of them: only reading every record tells."""
+    """Find the examples of `voc` and the facts that a `Source` needs. This reads every record once."""
     found: list[tuple[int, int, int]] = []
 
     def examples() -> Iterator[Example]:
@@ -91,21 +102,21 @@ def _scanned(records: Sequence[dict[str, Any]]) -> tuple[Int[np.ndarray, "n 2"],
 
 
 def tfds(name: str, split: str = "") -> Source:
-    """A data set that TFDS has built as `array_record`, in TFDS's data folder.
+    """Open a data set that TFDS has built as `array_record` in its data folder.
 
     Args:
-        name: "voc/2007", or one of our builders' "ilsvrc2012_boxes" and "stanford40".
-        split: one of the data set's, "" for the usual one: "trainval" (train and validation), "validation", "test".
+        name: "voc/2007", or "ilsvrc2012_boxes" or "stanford40" from the builders of this package.
+        split: a split of the data set. "" is the default: "trainval" for VOC, "validation" for ILSVRC, "test" for
+            Stanford40. "trainval" is train and validation together.
 
     Returns:
-        The data set: the examples that the files would give, for voc in the order of TFDS.
+        The data set. Its examples are equal to those of the original files. VOC is in the order of TFDS.
 
     Raises:
         ValueError: the name or the split is not known, or the data set is not built.
         ImportError: TensorFlow Datasets is not installed.
     """
-    if name not in _DEFAULTS:
-        raise ValueError(f"TFDS data set '{name}' is not known here; choose from {', '.join(map(repr, _DEFAULTS))}")
+    choose("TFDS data set", name, _DEFAULTS)
     package, voc = imported("tensorflow_datasets"), name == "voc/2007"
     command = f"python -m sscam_jax.data.builders {name} --manual_dir ROOT"
     if voc:
@@ -129,7 +140,7 @@ def tfds(name: str, split: str = "") -> Source:
         facts = dict(builder.info.metadata[split])
         facts["classes"] = tuple(facts["classes"])
     else:
-        raise ValueError(f"'{directory}' was built by another builder of that name; build it with '{command}'")
+        raise ValueError(f"'{directory}' was built by another builder with the same name; build it with '{command}'")
     if not len(places):
         raise ValueError(f"data set 'tfds:{name}:{split}' is empty: expected at least one image")
     examples = _Records(directory, part, places, voc)

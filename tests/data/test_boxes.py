@@ -5,7 +5,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from sscam_jax.data.boxes import fitted_boxes, turned
-from sscam_jax.data.preprocess import MEAN, STD, crop_window, fitted
+from sscam_jax.data.preprocess import crop_window, fitted
+from sscam_jax.types import IMAGENET_MEAN as MEAN
+from sscam_jax.types import IMAGENET_STD as STD
 
 UPRIGHT = 1
 
@@ -67,8 +69,8 @@ def test_boxes_that_no_image_has(fit):
     assert problems == [
         "box 4, 4, 4, 8 (y0, x0, y1, x1) has no area: dropped",
         "box 8, 8, 4, 12 (y0, x0, y1, x1) has no area: dropped",
-        "box 0, 40, 8, 50 (y0, x0, y1, x1) lies outside the image of 32×16 pixels: dropped",
-        "box -9, 4, -2, 8 (y0, x0, y1, x1) lies outside the image of 32×16 pixels: dropped",
+        "box 0, 40, 8, 50 (y0, x0, y1, x1) is outside the image of 32×16 pixels: dropped",
+        "box -9, 4, -2, 8 (y0, x0, y1, x1) is outside the image of 32×16 pixels: dropped",
         "box 4, nan, 8, 8 (y0, x0, y1, x1) has no area: dropped",
     ]
 
@@ -76,7 +78,7 @@ def test_boxes_that_no_image_has(fit):
 def test_a_box_beyond_the_image_is_clipped_and_named_past_one_pixel():
     found, problems = fitted_boxes(boxes((4, 24, 8, 34), (4, 24, 8, 33)), 32, 16, UPRIGHT, 14, "squash")
     np.testing.assert_allclose(found, [[0.25, 0.75, 0.5, 1]] * 2)
-    assert problems == ["box 4, 24, 8, 34 (y0, x0, y1, x1) reaches beyond the image of 32×16 pixels: clipped"]
+    assert problems == ["box 4, 24, 8, 34 (y0, x0, y1, x1) extends beyond the image of 32×16 pixels: clipped"]
 
 
 def test_no_boxes():

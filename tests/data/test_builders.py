@@ -198,9 +198,7 @@ for spec in sys.argv[1:]:
         print(error)
 """
     printed = checked(python(script, tmp_path, "tfds:coco", "tfds:stanford40", "tfds:voc/2007")).splitlines()
-    assert printed[0] == (
-        "TFDS data set 'coco' is not known here; choose from 'voc/2007', 'ilsvrc2012_boxes', 'stanford40'"
-    )
+    assert printed[0] == ("TFDS data set 'coco' is not known; choose from 'voc/2007', 'ilsvrc2012_boxes', 'stanford40'")
     assert printed[1] == (
         "TFDS data set 'stanford40' is not built as array_record; build it with 'python -m sscam_jax.data.builders "
         "stanford40 --manual_dir ROOT'"
@@ -221,4 +219,4 @@ def test_building_without_boxes_is_refused(tmp_path):
     shutil.rmtree(tmp_path / "bbox")
     command = ("ilsvrc2012_boxes", "--manual_dir", str(tmp_path), "--data_dir", str(tmp_path / "built"))
     run = python(BUILD, tmp_path, *command)
-    assert run.returncode != 0 and "holds no boxes: expected XML files in 'bbox/val'" in run.stderr
+    assert run.returncode != 0 and "has no boxes: expected XML files in 'bbox/val'" in run.stderr

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from sscam_jax import data
-from sscam_jax.data.preprocess import MEAN, STD
+from sscam_jax.types import IMAGENET_MEAN as MEAN
+from sscam_jax.types import IMAGENET_STD as STD
 
 Boxes = list[tuple[float, float, float, float]]
 

@@ -4,12 +4,14 @@ import io
 import pathlib
 import warnings
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from sscam_jax import data
-from sscam_jax.data.preprocess import MEAN, STD
+from sscam_jax.types import IMAGENET_MEAN as MEAN
+from sscam_jax.types import IMAGENET_STD as STD
 
 
 def _noise(height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -186,7 +188,7 @@ def test_normalisation_and_batches(tmp_path):
 @pytest.mark.parametrize(
     ("images", "options", "message"),
     [
-        ([], {}, "no images: expected a path, a PIL image or a sequence"),
+        ([], {}, "no images: expected a path, a PIL image, an array or a sequence"),
         (Image.new("RGB", (4, 4)), dict(size=0), "size is 0, expected at least 1"),
         (Image.new("RGB", (0, 4)), {}, "image 0 is empty: 0×4 pixels"),
         (Image.new("RGB", (1, 4000)), dict(fit="crop"), r"1×4000 pixels is too narrow for fit 'crop'.*'squash'"),
@@ -195,6 +197,43 @@ def test_normalisation_and_batches(tmp_path):
 def test_preprocess_refuses(images, options, message):
     with pytest.raises(ValueError, match=message):
         data.preprocess(images, **options)
+
+
+def test_arrays_are_images_too():
+    """Alone, in a list and as a batch, an array of pixels gives what its PIL image gives."""
+    colour, grey = _noise(20, 30), _noise(20, 30, 1)
+    expected = data.preprocess(Image.fromarray(colour), size=8)
+    for images in (colour, [colour], colour[None], jnp.asarray(colour), (jnp.asarray(colour),)):
+        np.testing.assert_array_equal(data.preprocess(images, size=8), expected)
+    opaque = np.concatenate([colour, np.full((20, 30, 1), 255, np.uint8)], axis=2)
+    np.testing.assert_array_equal(data.preprocess(opaque, size=8), expected)
+    expected = data.preprocess(Image.fromarray(grey[..., 0]), size=8)
+    for images in (grey, grey[..., 0]):
+        np.testing.assert_array_equal(data.preprocess(images, size=8), expected)
+
+
+@pytest.mark.parametrize(
+    ("array", "what"),
+    [
+        (np.zeros((8, 8, 3), np.float32), r"shape \(8, 8, 3\) and type float32"),
+        (np.zeros((3, 8, 8), np.uint8), r"shape \(3, 8, 8\) and type uint8"),
+        (np.zeros((1, 2, 8, 8, 3), np.uint8), r"shape \(2, 8, 8, 3\) and type uint8"),
+    ],
+)
+def test_other_arrays_are_refused_with_the_remedy(array, what):
+    with pytest.raises(ValueError, match=f"image 0 is an array of {what}, expected uint8 .*255.*transpose"):
+        data.preprocess(array)
+
+
+def test_any_mean_and_std():
+    image = Image.new("RGB", (5, 5), (255, 0, 51))
+    constants = dict(mean=(0.5, 0.25, 0.2), std=(0.5, 0.25, 1.0))
+    batch = data.preprocess(image, size=4, **constants)
+    np.testing.assert_allclose(batch[0, 0, 0], [1, -1, 0], atol=1e-6)
+    assert data.photograph(np.asarray(batch[0]), **constants).getpixel((0, 0)) == (255, 0, 51)
+    for mean, std in (((0.5, 0.5), (1.0, 1.0)), ((0.0,) * 3, (1.0, 0.0, 1.0))):
+        with pytest.raises(ValueError, match="expected three values each.* positive std"):
+            data.preprocess(image, mean=mean, std=std)
 
 
 def test_floats_that_are_not_finite_are_refused():
@@ -241,7 +280,7 @@ def _index_or_none(name: str) -> int | None:
         ("", "class '' is not one of ImageNet's"),
         ("crane", r"'crane' stands for 2 of ImageNet's classes; choose from 134 \(crane\), 517 \(crane\)"),
         ("maillot", r"choose from 638 \(maillot\), 639 \(maillot, tank suit\)"),
-        ("1000", "class 1000 is not one of ImageNet's: choose from 0 to 999"),
+        ("1000", "class 1000 is not one of ImageNet's; choose from 0 to 999"),
         ("-1", "class -1 is not one of ImageNet's"),
         (1000, "class 1000 is not one of ImageNet's"),
     ],
@@ -278,5 +317,5 @@ def test_find_images(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"no file matches '\*\.tif'"):
         found("*.tif")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="folder 'empty' holds no image"):
+    with pytest.raises(ValueError, match="folder 'empty' has no image"):
         found("empty")

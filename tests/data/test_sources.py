@@ -75,7 +75,7 @@ def test_ilsvrc2012_with_the_development_kits_ground_truth(ilsvrc, folder):
     (kit / "ILSVRC2012_validation_ground_truth.txt").write_text("2\n3\n1\n")
     for file in (ilsvrc / "bbox" / "val").iterdir():
         file.unlink()
-    with pytest.raises(ValueError, match="counts classes in an order that '.*meta.mat' holds, which is missing"):
+    with pytest.raises(ValueError, match="meta.mat' is missing: '.*ground_truth.txt' needs it"):
         data.source(f"ilsvrc2012:{ilsvrc}")
     rows = [(1, "n02124075"), (2, "n01443537"), (3, "n01440764"), (1001, "n00001740")]
     table = np.array(rows, [("ILSVRC2012_ID", object), ("WNID", object)])
@@ -103,14 +103,14 @@ def test_damaged_and_missing_annotations_are_named(ilsvrc):
     first, second, third = data.source(f"ilsvrc2012:{ilsvrc}")
     assert [example.label for example in (first, second, third)] == [-1] * 3
     assert first.problem.startswith("its annotation ILSVRC2012_val_00000001.xml is damaged: ")
-    assert second.problem == "its annotation ILSVRC2012_val_00000002.xml holds no object"
+    assert second.problem == "its annotation ILSVRC2012_val_00000002.xml has no object"
     assert third.problem == "its annotation ILSVRC2012_val_00000003.xml is damaged: it has no 'bndbox/ymin'"
 
 
 def test_a_class_outside_the_list_is_an_error(ilsvrc):
     annotation(ilsvrc / "bbox" / "val" / "ILSVRC2012_val_00000001.xml", ("n99999999", (1, 1, 2, 2), ""))
     with pytest.raises(
-        ValueError, match="class 'n99999999' of ILSVRC2012_val_00000001.JPEG is not among the 1000 classes of the list"
+        ValueError, match="class 'n99999999' of ILSVRC2012_val_00000001.JPEG is not in the list of 1000 classes"
     ):
         data.source(f"ilsvrc2012:{ilsvrc}")
 
@@ -140,7 +140,7 @@ def test_voc2007(voc):
 def test_voc2007_from_the_folders_around_it(voc):
     prints = {data.source(f"voc2007:{root}:test").fingerprint() for root in (voc, voc.parent, voc / "VOC2007")}
     assert len(prints) == 1
-    with pytest.raises(ValueError, match="'.*Annotations' holds no folder 'VOC2007' with 'ImageSets/Main'"):
+    with pytest.raises(ValueError, match="'.*Annotations' has no folder 'VOC2007' with 'ImageSets/Main'"):
         data.source(f"voc2007:{voc / 'VOC2007' / 'Annotations'}:test")
 
 
@@ -179,14 +179,14 @@ def test_stanford40(stanford):
 
 def test_an_action_that_stanford40_lacks(stanford):
     (stanford / "ImageSplits" / "juggling_test.txt").write_text("juggling_001.jpg")
-    with pytest.raises(ValueError, match="'.*ImageSplits' lists 'juggling', which is none of Stanford40's 40 actions"):
+    with pytest.raises(ValueError, match="'.*ImageSplits' lists 'juggling', which is not one of Stanford40's 40"):
         data.source(f"stanford40:{stanford}")
 
 
 def test_stanford40_errors(stanford):
     with pytest.raises(ValueError, match="split 'val' is not one of stanford40 in '.*'; choose from 'test', 'train'"):
         data.source(f"stanford40:{stanford}:val")
-    with pytest.raises(ValueError, match="'.*JPEGImages' holds no folder 'ImageSplits'"):
+    with pytest.raises(ValueError, match="'.*JPEGImages' has no folder 'ImageSplits'"):
         data.source(f"stanford40:{stanford / 'JPEGImages'}")
     (stanford / "XMLAnnotations" / "applauding_002.xml").unlink()
     first = data.source(f"stanford40:{stanford}")[0]
@@ -207,7 +207,7 @@ def test_folder(tmp_path):
 
 @pytest.mark.parametrize("spec", ["folder:{}", "ilsvrc2012:{}", "voc2007:{}", "stanford40:{}"])
 def test_empty_folders_are_errors(spec, tmp_path):
-    with pytest.raises(ValueError, match=f"'{tmp_path}' holds no "):
+    with pytest.raises(ValueError, match=f"'{tmp_path}' has no "):
         data.source(spec.format(tmp_path))
 
 
@@ -242,7 +242,7 @@ def test_table(tmp_path):
     assert [example.label for example in source] == [7, 3, 4, -1]
     assert source[0].image == tmp_path / "in" / "a, b.jpg"
     assert source[0].boxes.tolist() == [[1, 2, 3.5, 4], [5, 6, 7, 8]]
-    assert source[3].boxes is None and source[3].problem == "it has no box in the table"
+    assert source[3].boxes is None and source[3].problem == "the table has no box for it"
     assert source.name == "csv" and source.most_boxes == 2
 
 
@@ -255,17 +255,29 @@ def test_table_of_paths_alone(tmp_path):
 @pytest.mark.parametrize(
     "rows, message",
     [
-        ((), "has the columns of no header; expected 'path', and if known 'label' and 'y0', 'x0', 'y1', 'x1'"),
-        ((("file", "label"),), "has the columns 'file', 'label'; expected 'path'"),
-        ((("path", "x0", "x1"),), "has the columns 'path', 'x0', 'x1'; expected 'path'"),
-        ((("path", "label"),), "is empty: expected at least one row below the header"),
-        ((("path", "label"), ("a.jpg", "cat")), "line 2: label 'cat' is not a class index, 0 or more"),
-        ((("path", "label"), ("a.jpg", "-1")), "line 2: label '-1' is not a class index, 0 or more"),
-        ((("path", "label"), ("a.jpg", 1), ("b.jpg",)), "line 3: expected 2 values, a path among them"),
-        ((("path", "label"), ("a.jpg", 1, 2)), "line 2: expected 2 values, a path among them"),
-        ((("path", "label"), ("", 1)), "line 2: expected 2 values, a path among them"),
-        ((("path", "y0", "x0", "y1", "x1"), ("a", 1, 2, "", 4)), "line 2: '' is not a box's edge in pixels"),
-        ((("path", "y0", "x0", "y1", "x1"), ("a", 1, 2, "nan", 4)), "line 2: 'nan' is not a box's edge in pixels"),
+        ((), "has no header; expected a header with 'path' and optionally 'label' and 'y0', 'x0'"),
+        ((("file", "label"),), "has the columns 'file', 'label'; expected a header with 'path'"),
+        ((("path", "x0", "x1"),), "has the columns 'path', 'x0', 'x1'; expected a header with 'path'"),
+        ((("path", "label"),), "is empty: expected at least one row after the header"),
+        (
+            (("path", "label"), ("a.jpg", "cat")),
+            "line 2: label 'cat' is not a class index; expected an integer from 0 up",
+        ),
+        (
+            (("path", "label"), ("a.jpg", "-1")),
+            "line 2: label '-1' is not a class index; expected an integer from 0 up",
+        ),
+        ((("path", "label"), ("a.jpg", 1), ("b.jpg",)), "line 3: expected 2 values, and a path that is not empty"),
+        ((("path", "label"), ("a.jpg", 1, 2)), "line 2: expected 2 values, and a path that is not empty"),
+        ((("path", "label"), ("", 1)), "line 2: expected 2 values, and a path that is not empty"),
+        (
+            (("path", "y0", "x0", "y1", "x1"), ("a", 1, 2, "", 4)),
+            "line 2: '' is not the edge of a box; expected a number",
+        ),
+        (
+            (("path", "y0", "x0", "y1", "x1"), ("a", 1, 2, "nan", 4)),
+            "line 2: 'nan' is not the edge of a box; expected a number",
+        ),
     ],
 )
 def test_damaged_tables(rows, message, tmp_path):

@@ -1,8 +1,7 @@
-"""Data sets of boxes in TFDS's own form: importing this package registers their builders with TFDS.
+"""TFDS builders for data sets with boxes. Importing this package registers them with TFDS.
 
-`tfds build --imports sscam_jax.data.builders ilsvrc2012_boxes --manual_dir ROOT` builds one where TensorFlow is
-installed, which the `tfds` script imports; `python -m sscam_jax.data.builders ilsvrc2012_boxes --manual_dir ROOT`
-does the same without TensorFlow.
+`python -m sscam_jax.data.builders ilsvrc2012_boxes --manual_dir ROOT` builds a data set. If TensorFlow is installed,
+`tfds build --imports sscam_jax.data.builders ilsvrc2012_boxes --manual_dir ROOT` does the same.
 """
 
 from sscam_jax.data.builders.ilsvrc2012_boxes import Ilsvrc2012Boxes

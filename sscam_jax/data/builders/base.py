@@ -1,4 +1,4 @@
-"""What the builders share: our examples as TFDS records, nothing lost, in the data set's order."""
+"""The shared part of the builders: write examples as TFDS records, complete and in the same order."""
 
 import pathlib
 from collections.abc import Iterator
@@ -13,35 +13,35 @@ Records = Iterator[tuple[str, dict[str, Any]]]
 
 
 def example_features(labels: tuple[str, ...]) -> tfds.features.FeaturesDict:
-    """The record of an `Example`."""
+    """Describe the record of an `Example`."""
     return tfds.features.FeaturesDict(
         {
-            "image": tfds.features.Image(doc="the file's bytes as they are"),
-            "name": tfds.features.Text(doc="the file's name without its ending"),
-            "label": tfds.features.ClassLabel(names=labels, doc="-1 where it is not known"),
+            "image": tfds.features.Image(doc="the bytes of the file"),
+            "name": tfds.features.Text(doc="the name of the file without its suffix"),
+            "label": tfds.features.ClassLabel(names=labels, doc="-1 if it is not known"),
             "boxes": tfds.features.Tensor(
                 shape=(None, 4), dtype=np.float32, doc="y0, x0, y1, x1 in pixels of the stored image"
             ),
-            "size": tfds.features.Tensor(shape=(2,), dtype=np.int32, doc="height and width for which they were drawn"),
-            "problem": tfds.features.Text(doc="why the annotation is missing, empty where it is not"),
+            "size": tfds.features.Tensor(shape=(2,), dtype=np.int32, doc="height and width that the boxes refer to"),
+            "problem": tfds.features.Text(doc="why the annotation is missing; empty if it is not missing"),
         }
     )
 
 
 def manual_folder(manager: tfds.download.DownloadManager, name: str) -> pathlib.Path:
-    """The data set's folder: TFDS's manual folder, or the folder `name` in it."""
+    """Return the folder of the data set: TFDS's manual folder, or its subfolder `name`."""
     folder = pathlib.Path(manager.manual_dir)
     return folder / name if (folder / name).is_dir() else folder
 
 
 class ExampleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """A builder of records from our sources, by default as `array_record`, which allows random access."""
+    """A builder of records from a `Source`. The default format is `array_record`, which allows random access."""
 
     def __init__(self, *, file_format: str | None = None, **more: Any) -> None:
         super().__init__(file_format=file_format or "array_record", **more)
 
     def _split(self, split: str, source: Source) -> Records:
-        """The records of a split; what reading them could not see at once goes into the metadata."""
+        """Yield the records of a split. The metadata holds the facts that would need a pass over all records."""
         self.info.metadata[split] = {
             "classes": source.classes,
             "most_boxes": source.most_boxes,
@@ -55,7 +55,7 @@ class ExampleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
             yield (
                 example.name,
                 {
-                    "image": example.image,  # a path or bytes: TFDS would need TensorFlow to encode an array
+                    "image": example.image,  # a path or bytes, because TFDS needs TensorFlow to encode an array
                     "name": example.name,
                     "label": example.label,
                     "boxes": np.zeros((0, 4), np.float32) if example.boxes is None else example.boxes,

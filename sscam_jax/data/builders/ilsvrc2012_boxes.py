@@ -1,4 +1,4 @@
-"""ILSVRC-2012's validation images with their boxes, for TFDS."""
+"""The TFDS builder of ILSVRC-2012's validation images with their boxes."""
 
 import tensorflow_datasets as tfds
 
@@ -13,8 +13,8 @@ class Ilsvrc2012Boxes(ExampleBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    The manual folder holds `val/` with the JPEG files, flat or in a folder for each class, and `bbox/val/` with their
-    XML files; or it holds a folder `ILSVRC2012` with these. Both come from https://image-net.org.
+    The manual folder contains `val/` with the JPEG files, flat or in one folder per class, and `bbox/val/` with their
+    XML files. Or it contains a folder `ILSVRC2012` with these. Download both from https://image-net.org.
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -31,5 +31,5 @@ class Ilsvrc2012Boxes(ExampleBuilder):
     def _split_generators(self, manager: tfds.download.DownloadManager) -> dict[str, Records]:
         source = layouts.ilsvrc2012(manual_folder(manager, "ILSVRC2012"))
         if not source.has_boxes:
-            raise ValueError(f"'{manager.manual_dir}' holds no boxes: expected XML files in 'bbox/val'")
+            raise ValueError(f"'{manager.manual_dir}' has no boxes: expected XML files in 'bbox/val'")
         return {"validation": self._split("validation", source)}

@@ -1,4 +1,4 @@
-"""Stanford 40 Actions, for TFDS."""
+"""The TFDS builder of Stanford 40 Actions."""
 
 import tensorflow_datasets as tfds
 
@@ -7,19 +7,19 @@ from sscam_jax.data.builders.base import ExampleBuilder, Records, example_featur
 
 
 class Stanford40(ExampleBuilder):
-    """Stanford 40 Actions: people, each with one box and what they do."""
+    """Stanford 40 Actions: people, each with an action and one box."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
-    The manual folder holds `JPEGImages`, `XMLAnnotations` and `ImageSplits`, or a folder `Stanford40` with these. They
-    come from http://vision.stanford.edu/Datasets/40actions.html.
+    The manual folder contains `JPEGImages`, `XMLAnnotations` and `ImageSplits`, or a folder `Stanford40` with these.
+    Download them from http://vision.stanford.edu/Datasets/40actions.html.
     """
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Photographs of 40 actions, each with its action and the box of the person who does it.",
+            description="Photographs of people. Each has one of 40 actions and the box of the person.",
             features=example_features(layouts.ACTIONS),
             homepage="http://vision.stanford.edu/Datasets/40actions.html",
             citation="Yao et al., Human Action Recognition by Learning Bases of Action Attributes and Parts, ICCV 2011",
