@@ -1,4 +1,4 @@
-"""Figures: a map laid over its photograph, and the comparison of methods as in the paper's Figures 3 and 4.
+"""Figures: a map laid over its photograph, and methods side by side as in the paper's Figures 3 and 4.
 
 Nothing here touches matplotlib's global state or needs a display: figures are objects, drawn by Agg.
 """
@@ -6,28 +6,39 @@ Nothing here touches matplotlib's global state or needs a display: figures are o
 import os
 import pathlib
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from matplotlib import colormaps
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
-from sscam_jax._support import replacing
+from sscam_jax._support import choose, replacing
 
 Map = Float[Any, "h w"]
 """A map in [0, 1], a NumPy or JAX array."""
 
-COLOURS = "inferno"
-"""matplotlib's colour map: perceptually uniform, and lighter where the map is higher."""
+Maps = Float[Any, "*b h w"]
+"""A map or several, in [0, 1]."""
 
-# Inches: a column's width, the gaps between columns and between rows, the margin, a line of text.
-_COLUMN, _GAP, _MARGIN, _LINE = 2.2, 0.08, 0.12, 0.17
-_BAR_WIDTH, _BAR_GAP, _BAR_TEXT, _BAR_HEIGHT = 0.1, 0.14, 0.42, 4.0
+Photo = Image.Image | np.ndarray | jax.Array
+"""A PIL image, or an array [h, w, 3] or [h, w]: 8-bit, or floats in [0, 1]."""
+
+Background = Literal["grey", "colour"]
+
+COLOURS = "plasma"
+"""matplotlib's colour map: perceptually uniform, and strong in colour where the map is highest."""
+
+_BOX = "#00e5ff"
+# Inches: a column's width, a line of text, what the colour bar takes, its height. Pixels per inch.
+_COLUMN, _LINE, _BAR, _BAR_HEIGHT = 1.9, 0.16, 0.7, 3.0
 _DPI = 150
 
 
@@ -39,29 +50,154 @@ class Row(NamedTuple):
         title: written above it, for instance the class and its probability.
         maps: for every column its title, for instance the method, and the map, in [0, 1], of the whole
             photograph.
+        captions: what is written below a map, by its title: for instance what it cost.
     """
 
     photo: Image.Image
     title: str
     maps: Mapping[str, Map]
+    captions: Mapping[str, str] = MappingProxyType({})
 
 
-def overlay(photo: Image.Image, saliency_map: Map, *, alpha: float = 0.5) -> UInt8[np.ndarray, "height width 3"]:
-    """A map in colour over its photograph in grey, at the photograph's own resolution.
+def _checked_style(colours: str, opacity: float, background: str, contours: Sequence[float]) -> None:
+    if colours not in colormaps:
+        raise ValueError(
+            f"colours {colours!r} is not a colour map of matplotlib: 'plasma', 'viridis', 'turbo', 'jet' …"
+        )
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity is {opacity}, expected 0 to 1")
+    choose("background", background, ("grey", "colour"))
+    for share in contours:
+        if not 0 < share < 1:
+            raise ValueError(f"contours has {share}, expected shares of the map's energy between 0 and 1")
 
-    (1 − alpha) · grey + alpha · colour(U(map)), U bilinear. The photograph loses its own colours so that
-    every hue is the map's: dark purple is 0, pale yellow 1.
+
+def _layers(colours: str, opacity: float) -> tuple[Float[np.ndarray, "256 1"], Float[np.ndarray, "256 3"]]:
+    """What is left of the background, and what is put on it, for the values 0, 1/255, …, 1 of a map."""
+    values = np.linspace(0, 1, 256)
+    cover = opacity * values[:, None]
+    return (1 - cover).astype(np.float32), (255 * cover * colormaps[colours](values)[:, :3]).astype(np.float32)
+
+
+def drawn_colours(colours: str = COLOURS, *, opacity: float = 1.0) -> ListedColormap:
+    """The colours of an overlay, for its colour bar: `overlay` over middle grey.
 
     Args:
-        photo: the photograph, height × width pixels.
-        saliency_map: the map [h, w] in [0, 1], of the whole photograph.
-        alpha: the share of the map's colour, 0 (photograph alone) to 1 (map alone).
+        colours: as `overlay` takes it.
+        opacity: as `overlay` takes it.
 
     Returns:
-        The picture [height, width, 3], 8-bit RGB.
+        A colour map of matplotlib, from 0 (the photograph) to 1.
 
     Raises:
-        ValueError: the map has values outside [0, 1], or `alpha` is.
+        ValueError: a colour map that matplotlib does not know, or an opacity outside [0, 1].
+
+    Example:
+        >>> [round(float(value), 1) for value in drawn_colours()(0.0)]
+        [0.5, 0.5, 0.5, 1.0]
+    """
+    _checked_style(colours, opacity, "grey", ())
+    left, put = _layers(colours, opacity)
+    return ListedColormap((left * 127.5 + put) / 255, name=f"{colours} over grey")
+
+
+def _image(photo: Photo) -> Image.Image:
+    """The photograph in RGB."""
+    if isinstance(photo, Image.Image):
+        return photo.convert("RGB")
+    pixels = np.asarray(photo)
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] != 3):
+        raise ValueError(f"a photograph is [h, w, 3] or [h, w], this array is {list(pixels.shape)}")
+    if pixels.dtype != np.uint8:
+        if not (np.issubdtype(pixels.dtype, np.floating) and pixels.min() >= 0 and pixels.max() <= 1):
+            raise ValueError(
+                f"a photograph is 8-bit or floats in [0, 1], this array is {pixels.dtype} in [{pixels.min():.3g}, "
+                f"{pixels.max():.3g}]; for a network's input give sscam_jax.data.photograph(image)"
+            )
+        pixels = np.round(255 * pixels).astype(np.uint8)
+    return Image.fromarray(pixels).convert("RGB")
+
+
+def _checked_maps(maps: Maps) -> Float[np.ndarray, "*b h w"]:
+    values = np.asarray(maps, np.float32)
+    if not (values.min() >= 0 and values.max() <= 1):
+        raise ValueError(f"a map to be drawn is in [0, 1], this one in [{values.min():.3g}, {values.max():.3g}]")
+    return values
+
+
+def _inside(values: Float[np.ndarray, "height width"], share: float) -> Bool[np.ndarray, "height width"]:
+    """The smallest area that holds a share of the map's energy, which is the sum of its values."""
+    falling = np.sort(values, axis=None)[::-1]
+    enough = np.searchsorted(np.cumsum(falling, dtype=np.float64), share * falling.sum(dtype=np.float64))
+    return values >= falling[enough]
+
+
+def _lines(picture: Image.Image, inside: Bool[np.ndarray, "height width"]) -> None:
+    """A white line around an area, with a dark edge so that it shows on any ground."""
+    width = max(1, round(min(picture.size) / 250))
+    area = Image.fromarray(inside.astype(np.uint8) * 255)
+    grown = area
+    for colour in ("black", "white"):
+        grown = grown.filter(ImageFilter.MaxFilter(2 * width + 1)) if colour == "black" else area
+        shrunk = area.filter(ImageFilter.MinFilter(2 * width + 1))
+        edge = (np.asarray(grown) > 0) & (np.asarray(shrunk) == 0)
+        picture.paste(colour, mask=Image.fromarray(edge.astype(np.uint8) * 255))
+
+
+def _overlay(
+    photo: Image.Image,
+    values: Float[np.ndarray, "h w"],
+    colours: str,
+    opacity: float,
+    background: Background,
+    contours: Sequence[float],
+    boxes: Float[np.ndarray, "k 4"],
+) -> UInt8[np.ndarray, "height width 3"]:
+    enlarged = np.asarray(Image.fromarray(values).resize(photo.size, Image.Resampling.BILINEAR))
+    steps = np.round(255 * np.clip(enlarged, 0, 1)).astype(np.uint8)
+    left, put = _layers(colours, opacity)
+    ground = np.asarray(photo.convert("L").convert("RGB") if background == "grey" else photo, np.float32)
+    picture = Image.fromarray(np.round(left[steps] * ground + put[steps]).astype(np.uint8))
+    if values.any():
+        for share in contours:
+            _lines(picture, _inside(enlarged, share))
+    for y0, x0, y1, x1 in boxes[(boxes >= 0).all(-1)] * np.tile(photo.size[::-1], 2):
+        corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
+        ImageDraw.Draw(picture).rectangle(corners, outline=_BOX, width=max(1, round(min(photo.size) / 120)))
+    return np.asarray(picture)
+
+
+def overlay(
+    photo: Photo | Sequence[Photo],
+    saliency_map: Maps,
+    *,
+    colours: str = COLOURS,
+    opacity: float = 1.0,
+    background: Background = "grey",
+    contours: Sequence[float] = (),
+    boxes: Any = None,
+) -> UInt8[np.ndarray, "*b height width 3"]:
+    """A map in colour over its photograph: the higher the map, the more of its colour.
+
+    (1 − o·m) · photograph + o·m · colour(m), with m = U(map), U bilinear, and o the opacity. So the highest place has
+    the strongest colour, and where the map is 0 the photograph is as it was. In grey it has no colours of its own,
+    and every hue is the map's; `drawn_colours` is the colour bar.
+
+    Args:
+        photo: the photograph, height × width pixels: a PIL image or an array (8-bit, or floats in [0, 1]); of several
+            maps, one for all of them, or one per map, all of one size.
+        saliency_map: the map [h, w] in [0, 1], of the whole photograph; or b of them [b, h, w].
+        colours: a colour map of matplotlib: "plasma", "viridis", "inferno", or "turbo" or "jet" for their looks.
+        opacity: o, the map's share where it is 1, in [0, 1].
+        background: "grey" or "colour".
+        contours: shares of the map's energy, each between 0 and 1: a line around the smallest area that holds it.
+        boxes: y0, x0, y1, x1 as shares of the photograph [k, 4], or for b maps [b, k, 4]; a row of −1 is no box.
+
+    Returns:
+        The picture [height, width, 3] at the photograph's resolution, or b of them: 8-bit RGB.
+
+    Raises:
+        ValueError: the map has values outside [0, 1], the photograph is no photograph, or an argument is not possible.
 
     Example:
         >>> overlay(Image.new("RGB", (64, 48)), np.eye(7)).shape
@@ -71,35 +207,78 @@ def overlay(photo: Image.Image, saliency_map: Map, *, alpha: float = 0.5) -> UIn
         Naidu and Michael, SS-CAM (arXiv 2006.14255), Figure 3; Smith and van der Walt, A Better Default
         Colormap for Matplotlib (SciPy 2015).
     """
-    values = np.asarray(saliency_map, np.float32)
-    if not (values.min() >= 0 and values.max() <= 1):
-        raise ValueError(f"a map to be drawn is in [0, 1], this one in [{values.min():.3g}, {values.max():.3g}]")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}, expected 0 to 1")
-    enlarged = np.asarray(Image.fromarray(values).resize(photo.size, Image.Resampling.BILINEAR))
-    colour = colormaps[COLOURS](enlarged, bytes=True)[..., :3]
-    grey = photo.convert("L").convert("RGB")
-    return np.asarray(Image.blend(grey, Image.fromarray(colour), alpha))
+    _checked_style(colours, opacity, background, contours)
+    values = _checked_maps(saliency_map)
+    given = np.full((1, 4), -1.0) if boxes is None else np.asarray(boxes, np.float64)
+    one = isinstance(photo, Image.Image) or (hasattr(photo, "ndim") and photo.ndim < 4)
+    if values.ndim == 2:
+        if not one:
+            raise ValueError(f"one map needs one photograph, got {len(photo)}")  # type: ignore[arg-type]
+        return _overlay(_image(photo), values, colours, opacity, background, contours, given)  # type: ignore[arg-type]
+    photos = [_image(photo)] * len(values) if one else [_image(each) for each in photo]  # type: ignore[arg-type, union-attr]
+    sizes = sorted({f"{each.width}×{each.height}" for each in photos})
+    if len(photos) != len(values) or len(sizes) > 1:
+        raise ValueError(
+            f"{len(values)} maps need one photograph, or {len(values)} of one size; "
+            f"got {len(photos)} of {', '.join(sizes)}"
+        )
+    given = np.broadcast_to(given, (len(values), *given.shape[-2:]))
+    each = zip(photos, values, given, strict=True)
+    return np.stack([_overlay(p, m, colours, opacity, background, contours, k) for p, m, k in each])
 
 
 def _wrapped(text: str) -> str:
     """Text in lines that fit a column."""
-    return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, 28) or [""])
+    return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, 26) or [""])
 
 
-def figure(rows: Sequence[Row], *, alpha: float = 0.5) -> Figure:
-    """Photographs and their maps side by side: the image, one column a method, a colour bar.
+class _Cell(NamedTuple):
+    """A picture of a figure, with what is written above and below it."""
+
+    picture: Any
+    above: str
+    below: str
+
+
+def _cells(row: Row, titled: bool, style: dict[str, Any]) -> Iterator[_Cell]:
+    photo = _image(row.photo)
+    # At twice a column's pixels at most: a figure of large photographs stays small.
+    photo.thumbnail((round(2 * _COLUMN * _DPI), round(4 * _COLUMN * _DPI)))
+    yield _Cell(photo, _wrapped(row.title), "")
+    for title, each in row.maps.items():
+        yield _Cell(
+            overlay(photo, each, **style), _wrapped(title) if titled else "", _wrapped(row.captions.get(title, ""))
+        )
+
+
+def _text_lines(texts: Sequence[str]) -> int:
+    return max(text.count("\n") + 1 if text else 0 for text in texts)
+
+
+def figure(
+    rows: Sequence[Row],
+    *,
+    columns: int = 5,
+    colours: str = COLOURS,
+    opacity: float = 1.0,
+    background: Background = "grey",
+    contours: Sequence[float] = (),
+) -> Figure:
+    """Photographs and their maps side by side: the photograph, a map per method, a colour bar.
 
     Args:
-        rows: the rows, top to bottom; all with the same column titles. Each row keeps its photograph's
-            proportions.
-        alpha: the share of the map's colour, see `overlay`.
+        rows: the rows, top to bottom; all with the same titles of maps. Each row keeps its photograph's proportions.
+        columns: pictures in a line, the photograph included; a row of more goes on in the next line.
+        colours: see `overlay`.
+        opacity: see `overlay`.
+        background: see `overlay`.
+        contours: see `overlay`.
 
     Returns:
         A matplotlib figure, for `save` or, in a notebook, to be shown.
 
     Raises:
-        ValueError: there is no row, rows differ in their columns, or a map can't be drawn (see `overlay`).
+        ValueError: there is no row, rows differ in their titles, or a map can't be drawn (see `overlay`).
 
     Example:
         >>> row = Row(Image.new("RGB", (64, 48)), "tench\\n91.3 %", {"SS-CAM": np.eye(7)})
@@ -111,43 +290,42 @@ def figure(rows: Sequence[Row], *, alpha: float = 0.5) -> Figure:
     """
     if not rows:
         raise ValueError("a figure needs at least one row")
-    columns = tuple(rows[0].maps)
+    if columns < 1:
+        raise ValueError(f"columns is {columns}, expected at least 1")
+    titles = tuple(rows[0].maps)
     for row in rows:
-        if tuple(row.maps) != columns:
-            raise ValueError(f"every row needs the columns {columns}, got {tuple(row.maps)}")
-    titles = [_wrapped(row.title) for row in rows]
-    # A photograph is drawn at a column's width; a very tall or flat one is bounded and centred in its cell.
-    heights = [_COLUMN * min(max(row.photo.height / row.photo.width, 0.15), 2.0) for row in rows]
-    headings = [_LINE * (title.count("\n") + 1) + 0.06 for title in titles]
-    n = 1 + len(columns)
-    right = 2 * _MARGIN + n * _COLUMN + (n - 1) * _GAP
-    width = right + _BAR_GAP + _BAR_WIDTH + _BAR_TEXT
-    height = 2 * _MARGIN + sum(heights) + sum(headings) + (len(rows) - 1) * _GAP
-    drawing = Figure(figsize=(width, height), dpi=_DPI)
-
-    def axes(left: float, bottom: float, w: float, h: float) -> Any:
-        return drawing.add_axes((left / width, bottom / height, w / width, h / height))
-
-    y = height - _MARGIN
-    top = y - headings[0]
-    for i, (row, title) in enumerate(zip(rows, titles, strict=True)):
-        y -= headings[i] + heights[i]
-        # Drawn at twice a column's pixels at most: a figure of large photographs stays small.
-        photo = row.photo.convert("RGB")
-        photo.thumbnail((round(2 * _COLUMN * _DPI), round(4 * _COLUMN * _DPI)))
-        pictures = [np.asarray(photo), *(overlay(photo, row.maps[column], alpha=alpha) for column in columns)]
-        for j, picture in enumerate(pictures):
-            cell = axes(_MARGIN + j * (_COLUMN + _GAP), y, _COLUMN, heights[i])
-            cell.imshow(picture)
-            cell.set_axis_off()
-            if j == 0 or i == 0:
-                cell.set_title(title if j == 0 else _wrapped(columns[j - 1]), fontsize=10, pad=4)
-        y -= _GAP
-    bottom = y + _GAP
-    bar_height = min(top - bottom, _BAR_HEIGHT)
-    bar = axes(right - _MARGIN + _BAR_GAP, (top + bottom - bar_height) / 2, _BAR_WIDTH, bar_height)
-    drawing.colorbar(ScalarMappable(cmap=COLOURS), cax=bar, ticks=[0, 0.5, 1]).outline.set_visible(False)
-    bar.tick_params(labelsize=8, length=2)
+        if tuple(row.maps) != titles:
+            raise ValueError(f"every row needs the columns {titles}, got {tuple(row.maps)}")
+    style = dict(colours=colours, opacity=opacity, background=background, contours=contours)
+    lines, heights, text = [], [], 0
+    for i, row in enumerate(rows):
+        # Where a row takes several lines, a title is only found above its own picture.
+        cells = list(_cells(row, i == 0 or len(titles) >= columns, style))
+        shape = _image(row.photo)
+        for start in range(0, len(cells), columns):
+            line = cells[start : start + columns]
+            lines.append(line)
+            heights.append(_COLUMN * min(max(shape.height / shape.width, 0.15), 2.0))
+            text += _text_lines([cell.above for cell in line]) + _text_lines([cell.below for cell in line])
+    width = min(columns, len(titles) + 1)
+    size = (width * _COLUMN + _BAR, sum(heights) + _LINE * text + 0.1 * len(lines))
+    drawing = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    grid = drawing.add_gridspec(len(lines), width, height_ratios=heights)
+    for y, line in enumerate(lines):
+        for x, cell in enumerate(line):
+            axes = drawing.add_subplot(grid[y, x])
+            axes.imshow(cell.picture)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            axes.set_title(cell.above, fontsize=9, pad=4)
+            axes.set_xlabel(cell.below, fontsize=8, color="0.35", labelpad=3)
+    mappable = ScalarMappable(cmap=drawn_colours(colours, opacity=opacity))
+    place: dict[str, Any] = dict(
+        shrink=min(1.0, _BAR_HEIGHT / size[1]), anchor=(0.0, 1.0), fraction=0.03, pad=0.01, aspect=25
+    )
+    bar = drawing.colorbar(mappable, ax=drawing.axes, ticks=[0, 0.5, 1], **place)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, length=2)
     return drawing
 
 
@@ -156,7 +334,7 @@ def save(picture: Figure | UInt8[np.ndarray, "height width 3"], path: str | os.P
 
     Args:
         picture: what `figure` or `overlay` returned.
-        path: the file; its ending says the format: .png or .jpg, for figures .pdf and .svg too.
+        path: the file; its ending says the format: .png, .jpg, .webp or .pdf, for figures .svg too.
 
     Raises:
         OSError: the file can't be written.
@@ -171,7 +349,7 @@ def save(picture: Figure | UInt8[np.ndarray, "height width 3"], path: str | os.P
     """
     path = pathlib.Path(path)
     ending = path.suffix.lower()
-    formats = {".png": "PNG", ".jpg": "JPEG"}
+    formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".pdf": "PDF"}
     if isinstance(picture, Figure):
         formats = {f".{kind}": kind for kind in FigureCanvasBase.get_supported_filetypes()}
     if ending not in formats:

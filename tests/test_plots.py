@@ -15,30 +15,109 @@ def _photo(height: int, width: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
 
 
-def test_overlay_is_colour_over_grey_at_the_photographs_resolution():
+def _saturation(picture: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture).convert("HSV"), int)[..., 1]
+
+
+def _bump(height: int = 9, width: int = 12) -> np.ndarray:
+    """A map with one peak and a rim of zeros."""
+    y, x = np.mgrid[:height, :width]
+    bump = np.exp(-((y - 3) ** 2 + (x - 8) ** 2) / 6).astype(np.float32)
+    bump = (bump - bump.min()) / np.ptp(bump)
+    return bump / bump.max()
+
+
+@pytest.mark.parametrize("colours", ["plasma", "viridis", "jet"])
+@pytest.mark.parametrize("background", ["grey", "colour"])
+def test_the_strongest_place_is_the_strongest_colour_and_the_bar_shows_it(colours, background):
+    height, width = 90, 120
+    photo = Image.fromarray(np.random.default_rng(0).integers(60, 200, (height, width, 1), np.uint8).repeat(3, 2))
+    drawn = plots.overlay(photo, _bump(), colours=colours, background=background)
+    enlarged = np.asarray(Image.fromarray(_bump()).resize((width, height), Image.Resampling.BILINEAR))
+    peak = np.unravel_index(enlarged.argmax(), enlarged.shape)
+    assert _saturation(drawn)[peak] >= _saturation(drawn).max() - 3
+    bar = 255 * plots.drawn_colours(colours)(np.linspace(0, 1, 256))[:, :3]
+    assert np.abs(bar - drawn[peak]).max(1).min() <= 1.5
+    # The bar is the overlay of a ramp over middle grey.
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(2, 0)
+    shown = plots.overlay(Image.new("RGB", (256, 2), (128, 128, 128)), ramp, colours=colours)
+    np.testing.assert_allclose(shown[0], bar, atol=1.5)
+
+
+def test_where_the_map_is_zero_the_photograph_is_as_it_was():
     photo = _photo(48, 64)
-    drawn = plots.overlay(photo, jnp.zeros((7, 7)), alpha=0.25)
+    drawn = plots.overlay(photo, jnp.zeros((7, 7)), contours=(0.5,))
     assert drawn.shape == (48, 64, 3) and drawn.dtype == np.uint8
-    grey = np.asarray(photo.convert("L"), np.float64)[..., None]
-    lowest = 255 * np.array(matplotlib.colormaps["inferno"](0.0)[:3])
-    np.testing.assert_allclose(drawn, 0.75 * grey + 0.25 * lowest, atol=1)
+    np.testing.assert_array_equal(drawn, np.asarray(photo.convert("L").convert("RGB")))
+    np.testing.assert_array_equal(plots.overlay(photo, jnp.zeros((7, 7)), background="colour"), np.asarray(photo))
+
+
+def test_overlay_mixes_as_its_formula_says():
+    photo = _photo(10, 10)
+    drawn = plots.overlay(photo, np.full((2, 2), 0.5, np.float32), opacity=0.6, background="colour", colours="viridis")
+    half = 255 * np.array(matplotlib.colormaps["viridis"](0.5)[:3])
+    np.testing.assert_allclose(drawn, 0.7 * np.asarray(photo, np.float64) + 0.3 * half, atol=1.5)
 
 
 def test_overlay_puts_the_map_where_it_is():
     """The top right corner of the map is the top right corner of a photograph of another shape."""
     corner = np.zeros((4, 4), np.float32)
     corner[0, 3] = 1
-    drawn = plots.overlay(Image.new("RGB", (200, 100)), corner, alpha=1.0).astype(int).sum(-1)
+    drawn = plots.overlay(Image.new("RGB", (200, 100)), corner).astype(int).sum(-1)
     assert np.unravel_index(drawn.argmax(), drawn.shape)[0] < 25
     assert np.unravel_index(drawn.argmax(), drawn.shape)[1] > 150
     assert drawn[:50, 150:].mean() > 3 * drawn[50:, :150].mean()
 
 
-def test_overlay_grows_lighter_with_the_map():
-    ramp = np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(2, 0)
-    drawn = plots.overlay(Image.new("RGB", (256, 2), "grey"), ramp)
-    lightness = np.asarray(Image.fromarray(drawn).convert("L"), int)[0]
-    assert (np.diff(lightness) >= -1).all() and lightness[-1] - lightness[0] > 100
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda pixels: pixels,
+        lambda pixels: jnp.asarray(pixels),
+        lambda pixels: pixels.astype(np.float32) / 255,
+        lambda pixels: Image.fromarray(pixels),
+    ],
+)
+def test_photographs_are_images_or_arrays(given):
+    pixels = np.asarray(_photo(20, 30))
+    expected = plots.overlay(Image.fromarray(pixels), _bump())
+    np.testing.assert_array_equal(plots.overlay(given(pixels), _bump()), expected)
+    grey = pixels[..., 0]
+    np.testing.assert_array_equal(plots.overlay(given(grey), _bump()), plots.overlay(Image.fromarray(grey), _bump()))
+
+
+def test_one_photograph_or_many():
+    photo, other = np.asarray(_photo(20, 30)), np.asarray(_photo(20, 30))[::-1]
+    maps = np.stack([_bump(), _bump()[:, ::-1]])
+    one = [plots.overlay(photo, each) for each in maps]
+    np.testing.assert_array_equal(plots.overlay(photo, maps), one)
+    np.testing.assert_array_equal(plots.overlay(photo, maps[:1]), one[:1])
+    expected = [one[0], plots.overlay(other, maps[1])]
+    np.testing.assert_array_equal(plots.overlay(np.stack([photo, other]), maps), expected)
+    np.testing.assert_array_equal(plots.overlay([Image.fromarray(photo), other], maps), expected)
+
+
+def test_contours_hold_their_share_of_the_energy():
+    """A square of ones in a field of a tenth: half of the energy lies in the square."""
+    values = np.full((40, 40), 0.1, np.float32)
+    values[10:20, 10:20] = 1
+    plain = plots.overlay(Image.new("RGB", (40, 40)), values)
+    lined = plots.overlay(Image.new("RGB", (40, 40)), values, contours=(0.3,))
+    changed = (plain != lined).any(-1)
+    ring = np.zeros((40, 40), bool)
+    ring[9:21, 9:21] = True
+    ring[11:19, 11:19] = False
+    np.testing.assert_array_equal(changed, ring)
+    assert (lined[10, 10] == 255).all() and (lined[9, 10] == 0).all()  # white inside a dark edge
+
+
+def test_boxes_are_drawn_where_they_are():
+    boxes = np.array([[0.25, 0.5, 0.75, 1.0], [-1, -1, -1, -1]])
+    drawn = plots.overlay(Image.new("RGB", (40, 20)), np.zeros((2, 2), np.float32), boxes=boxes)
+    line = (drawn == (0, 229, 255)).all(-1)
+    rows, columns = np.nonzero(line)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 14, 20, 39)
+    assert not line[6:14, 21:39].any()
 
 
 @pytest.mark.parametrize("values", [[[0.0, 1.5]], [[-0.1, 1.0]], [[np.nan, 0.5]]])
@@ -47,9 +126,33 @@ def test_overlay_refuses_what_is_no_map(values):
         plots.overlay(_photo(4, 4), np.float32(values))
 
 
-def test_overlay_refuses_alpha():
-    with pytest.raises(ValueError, match=r"alpha is 1\.1, expected 0 to 1"):
-        plots.overlay(_photo(4, 4), np.zeros((2, 2), np.float32), alpha=1.1)
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        (dict(opacity=1.1), r"opacity is 1\.1, expected 0 to 1"),
+        (dict(colours="rainbows"), "colours 'rainbows' is not a colour map of matplotlib"),
+        (dict(contours=(1.5,)), r"contours has 1\.5, expected shares"),
+    ],
+)
+def test_overlay_refuses_a_style(options, message):
+    with pytest.raises(ValueError, match=message):
+        plots.overlay(_photo(4, 4), np.zeros((2, 2), np.float32), **options)
+
+
+@pytest.mark.parametrize(
+    "photo,maps,message",
+    [
+        (np.zeros((8, 8, 4), np.uint8), (2, 2), r"a photograph is \[h, w, 3\] or \[h, w\], this array is \[8, 8, 4\]"),
+        (np.full((8, 8, 3), -2.0), (2, 2), r"in \[-2, -2\]; for a network's input give sscam_jax\.data\.photograph"),
+        (np.zeros((8, 8, 3), np.int32), (2, 2), "this array is int32"),
+        ([_photo(4, 4), _photo(4, 4)], (2, 2), "one map needs one photograph, got 2"),
+        ([_photo(4, 4), _photo(4, 5)], (2, 2, 2), "2 maps need one photograph, or 2 of one size; got 2 of 4×4, 5×4"),
+        (np.zeros((3, 8, 8, 3), np.uint8), (2, 2, 2), "got 3 of 8×8"),
+    ],
+)
+def test_overlay_refuses_what_is_no_photograph(photo, maps, message):
+    with pytest.raises(ValueError, match=message):
+        plots.overlay(photo, np.zeros(maps, np.float32))
 
 
 def _rows(*shapes: tuple[int, int]) -> list[plots.Row]:
@@ -90,7 +193,23 @@ def test_figure_clips_nothing_and_keeps_proportions():
     assert bar.get_window_extent().height <= max(box.y1 for box in boxes) - min(box.y0 for box in boxes) + 1
 
 
+def test_figures_wrap_and_have_captions():
+    maps = {f"method {i}": np.eye(7, dtype=np.float32) for i in range(7)}
+    row = plots.Row(_photo(40, 40), "tench\n91.3 %", maps, {"method 6": "256 of 5,120 passes"})
+    *cells, _ = plots.figure([row, row]).axes
+    assert len(cells) == 16
+    tops = [round(cell.get_position().y1, 3) for cell in cells[:8]]
+    assert len(set(tops[:5])) == 1 and len(set(tops[5:])) == 1 and tops[5] < tops[0]
+    # A second row has its own titles where rows take several lines.
+    assert [cell.get_title() for cell in cells[8:]] == ["tench\n91.3 %", *maps]
+    assert cells[7].get_xlabel() == "256 of 5,120 passes" and cells[6].get_xlabel() == ""
+    *cells, _ = plots.figure([row], columns=8).axes
+    assert len({round(cell.get_position().y1, 2) for cell in cells}) == 1
+
+
 def test_figure_refuses():
+    with pytest.raises(ValueError, match="columns is 0, expected at least 1"):
+        plots.figure(_rows((8, 8)), columns=0)
     with pytest.raises(ValueError, match="at least one row"):
         plots.figure([])
     first, second = _rows((8, 8), (8, 8))
@@ -115,7 +234,7 @@ def test_saved_overlay_reads_back(tmp_path):
 
 def test_save_refuses_an_ending(tmp_path):
     drawn = plots.overlay(_photo(4, 4), np.eye(2, dtype=np.float32))
-    with pytest.raises(ValueError, match=r"overlay\.doc' does not end like a picture; choose from '\.png', '\.jpg'"):
+    with pytest.raises(ValueError, match=r"overlay\.doc' does not end like a picture; choose from '\.png', '\.jpg', "):
         plots.save(drawn, tmp_path / "overlay.doc")
     assert list(tmp_path.iterdir()) == []
 

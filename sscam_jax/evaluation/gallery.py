@@ -98,7 +98,7 @@ def _picture(drawing: Figure, picture: Shaped[np.ndarray, "..."], *place: float)
 def _bar(drawing: Figure, left: float, top: float, bottom: float) -> None:
     height = min(bottom - top, _BAR_HEIGHT)
     bar = _axes(drawing, left, (top + bottom - height) / 2, _BAR_WIDTH, height)
-    drawing.colorbar(ScalarMappable(cmap=plots.COLOURS), cax=bar, ticks=[0, 0.5, 1]).outline.set_visible(False)
+    drawing.colorbar(ScalarMappable(cmap=plots.drawn_colours()), cax=bar, ticks=[0, 0.5, 1]).outline.set_visible(False)
     bar.tick_params(labelsize=7, length=2)
 
 
