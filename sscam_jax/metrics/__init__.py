@@ -1,4 +1,4 @@
-"""Metrics of maps by the property that they measure: faithfulness, localisation, complexity, robustness, sanity."""
+"""Metrics of maps. Each measures one property: faithfulness, localisation, complexity, robustness or sanity."""
 
 from sscam_jax.metrics.agreement import pearson, spearman, ssim
 from sscam_jax.metrics.boxes import best_box_iou, box_accuracy, box_iou, connected_components, max_box_acc
@@ -12,10 +12,11 @@ from sscam_jax.metrics.faithfulness import (
     confidence,
     explained_inputs,
 )
+from sscam_jax.metrics.holes import infidelity
 from sscam_jax.metrics.imputation import Road, impute, road
 from sscam_jax.metrics.localization import box_mask, energy_in_box, energy_over_area, pointing_game, single_box
 from sscam_jax.metrics.registry import METRICS, Case, Metric, measure
-from sscam_jax.metrics.robustness import infidelity, max_sensitivity
+from sscam_jax.metrics.robustness import max_sensitivity
 from sscam_jax.metrics.sanity import Similarity, cascade, cascading_randomisation, random_logit
 
 __all__ = [

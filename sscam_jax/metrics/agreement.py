@@ -1,7 +1,7 @@
-"""How much two maps agree: correlation, rank correlation, structural similarity.
+"""How similar are two maps? Correlation, rank correlation and structural similarity.
 
-Maps are [*m, *space] with any leading axes (methods, images); every function gives one value a map. The leading axes
-of the two must be the same.
+Maps are [*m, *space], with any leading axes (methods, images). Every function returns one value per map. Both arrays
+must have the same shape.
 """
 
 import functools
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Wang et al.'s constants: an 11-point Gaussian window of standard deviation 1.5, for values in [0, 1].
+# The constants of Wang et al.: a Gaussian window of 11 pixels with standard deviation 1.5, for values in [0, 1].
 _WINDOW_RADIUS, _WINDOW_SIGMA = 5, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 
@@ -24,11 +24,11 @@ def _pairs(a: Float[Array, "..."], b: Float[Array, "..."], spatial_axes: int) ->
 
 
 def _correlation(a: Float[Array, "*m n"], b: Float[Array, "*m n"]) -> Float[Array, "*m"]:
-    # Differences between equal numbers and their rounded mean are not quite zero: what is constant is found beforehand.
+    # The rounded mean of equal numbers may differ from them, so the differences do not show that a map is constant.
     varies = (a.max(-1) > a.min(-1)) & (b.max(-1) > b.min(-1))
     a = a - a.mean(-1, keepdims=True)
     b = b - b.mean(-1, keepdims=True)
-    # Each by its own largest value, so that squares of tiny maps don't underflow.
+    # Each map is divided by its largest value, so that the squares of small values do not underflow.
     a, b = (x / jnp.where(varies, jnp.abs(x).max(-1), 1.0)[..., None] for x in (a, b))
     scale = jnp.sqrt((a * a).sum(-1) * (b * b).sum(-1))
     return jnp.where(varies, jnp.clip((a * b).sum(-1) / jnp.where(varies, scale, 1.0), -1.0, 1.0), 0.0)
@@ -37,16 +37,16 @@ def _correlation(a: Float[Array, "*m n"], b: Float[Array, "*m n"]) -> Float[Arra
 def pearson(a: Float[Array, "..."], b: Float[Array, "..."], *, spatial_axes: int = 2) -> Float[Array, "..."]:
     """Pearson's correlation of two maps over their pixels.
 
-    r = Σ (a − ā)(b − b̄) / √(Σ (a − ā)² Σ (b − b̄)²), in [−1, 1]; higher is more alike. A constant map says nothing:
-    r = 0.
+    r = Σ (a − ā)(b − b̄) / √(Σ (a − ā)² Σ (b − b̄)²), in [−1, 1]. Higher is more similar. The correlation with a
+    constant map is 0.
 
     Args:
         a: maps [*m, *space].
         b: maps [*m, *space] to compare with.
-        spatial_axes: how many of the last axes are space.
+        spatial_axes: the number of spatial axes, which are the last ones.
 
     Returns:
-        One correlation a map [*m].
+        One correlation per map [*m].
 
     Raises:
         ValueError: the shapes differ, or have fewer axes than `spatial_axes`.
@@ -61,10 +61,12 @@ def pearson(a: Float[Array, "..."], b: Float[Array, "..."], *, spatial_axes: int
 
 
 def _ranks(values: Float[Array, "*m n"]) -> Float[Array, "*m n"]:
-    """Position of each value among all, from −1/2 to 1/2; equal values share the mean of their positions."""
+    """Rank the values from −1/2 to 1/2. Equal values get the mean of their ranks."""
     n = values.shape[-1]
     order = jnp.argsort(values, axis=-1)
     ordered = jnp.take_along_axis(values, order, -1)
+    # A run of equal values starts and ends where its neighbour differs. Its rank is the mean of its first and last
+    # position.
     starts = jnp.concatenate([jnp.ones_like(ordered[..., :1], bool), ordered[..., 1:] != ordered[..., :-1]], -1)
     ends = jnp.concatenate([starts[..., 1:], jnp.ones_like(starts[..., :1])], -1)
     position = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), values.shape)
@@ -79,16 +81,16 @@ def _ranks(values: Float[Array, "*m n"]) -> Float[Array, "*m n"]:
 def spearman(a: Float[Array, "..."], b: Float[Array, "..."], *, spatial_axes: int = 2) -> Float[Array, "..."]:
     """Spearman's rank correlation of two maps over their pixels.
 
-    Pearson's correlation of the pixels' ranks, in [−1, 1]; higher is more alike. Equal pixels share the mean of their
-    ranks. A constant map says nothing: 0.
+    This is Pearson's correlation of the ranks of the pixels, in [−1, 1]. Higher is more similar. Equal pixels get the
+    mean of their ranks. The correlation with a constant map is 0.
 
     Args:
         a: maps [*m, *space].
         b: maps [*m, *space] to compare with.
-        spatial_axes: how many of the last axes are space.
+        spatial_axes: the number of spatial axes, which are the last ones.
 
     Returns:
-        One correlation a map [*m].
+        One correlation per map [*m].
 
     Raises:
         ValueError: the shapes differ, or have fewer axes than `spatial_axes`.
@@ -105,9 +107,10 @@ def spearman(a: Float[Array, "..."], b: Float[Array, "..."], *, spatial_axes: in
 
 
 def _local_mean(values: Float[Array, "..."], spatial_axes: int) -> Float[Array, "..."]:
-    """Means under the Gaussian window, where it fits in whole."""
+    """Compute the means under the Gaussian window, at the positions where the whole window fits into the map."""
     offsets = jnp.arange(-_WINDOW_RADIUS, _WINDOW_RADIUS + 1, dtype=jnp.float32)
     window = jax.nn.softmax(-0.5 * (offsets / _WINDOW_SIGMA) ** 2)
+    # A Gaussian is separable: one axis after the other.
     for axis in range(values.ndim - spatial_axes, values.ndim):
         length = values.shape[axis] - 2 * _WINDOW_RADIUS
         total = jnp.zeros_like(jax.lax.slice_in_dim(values, 0, length, axis=axis))
@@ -121,18 +124,18 @@ def _local_mean(values: Float[Array, "..."], spatial_axes: int) -> Float[Array, 
 def ssim(a: Float[Array, "..."], b: Float[Array, "..."], *, spatial_axes: int = 2) -> Float[Array, "..."]:
     """Structural similarity of two maps in [0, 1].
 
-    The mean over all windows that lie in the map of (2 μ_a μ_b + C1)(2 σ_ab + C2) / ((μ_a² + μ_b² + C1)(σ_a² + σ_b²
-    + C2)), with a Gaussian window of 11 pixels a side and standard deviation 1.5, C1 = 0.01² and C2 = 0.03²; at most
-    1, for equal maps; higher is more alike. It is scikit-image's with `gaussian_weights=True, sigma=1.5,
-    use_sample_covariance=False, data_range=1`.
+    SSIM = mean over windows of (2 μ_a μ_b + C1)(2 σ_ab + C2) / ((μ_a² + μ_b² + C1)(σ_a² + σ_b² + C2)), with
+    C1 = 0.01² and C2 = 0.03². The window is a Gaussian of 11 pixels per side with standard deviation 1.5, and it stays
+    inside the map. The value is at most 1, which equal maps have. Higher is more similar. The result equals that of
+    scikit-image with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1`.
 
     Args:
         a: maps [*m, *space] in [0, 1].
         b: maps [*m, *space] in [0, 1] to compare with.
-        spatial_axes: how many of the last axes are space.
+        spatial_axes: the number of spatial axes, which are the last ones.
 
     Returns:
-        One similarity a map [*m].
+        One similarity per map [*m].
 
     Raises:
         ValueError: the shapes differ, have fewer axes than `spatial_axes`, or are smaller than the window.
@@ -147,7 +150,9 @@ def ssim(a: Float[Array, "..."], b: Float[Array, "..."], *, spatial_axes: int = 
     a, b = _pairs(a, b, spatial_axes)
     space = a.shape[a.ndim - spatial_axes :]
     if min(space) < 2 * _WINDOW_RADIUS + 1:
-        raise ValueError(f"maps have {space} pixels, expected at least {2 * _WINDOW_RADIUS + 1} a side: SSIM's window")
+        raise ValueError(
+            f"maps have {space} pixels, expected at least {2 * _WINDOW_RADIUS + 1} per side, the size of SSIM's window"
+        )
     mean_a, mean_b, aa, bb, ab = _local_mean(jnp.stack([a, b, a * a, b * b, a * b]), spatial_axes)
     var_a, var_b, cov = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
     similarity = (2 * mean_a * mean_b + _C1) * (2 * cov + _C2) / ((mean_a**2 + mean_b**2 + _C1) * (var_a + var_b + _C2))

@@ -1,6 +1,6 @@
-"""How simple is a map? Complexity, sparseness, coherency, and ADCC that combines them with the drop.
+"""How simple is a map? Complexity, sparseness, coherency, and ADCC, which combines two of them with the drop.
 
-Maps are [*m, *space] in [0, 1] with any leading axes (methods, images); every function gives one value a map.
+Maps are [*m, *space] in [0, 1], with any leading axes (methods, images). Every function returns one value per map.
 """
 
 import jax.numpy as jnp
@@ -18,17 +18,17 @@ def _flat(maps: Float[Array, "..."], spatial_axes: int) -> Float[Array, "*m n"]:
 
 
 def complexity(maps: Float[Array, "..."], *, spatial_axes: int = 2) -> Float[Array, "..."]:
-    """L1 complexity: how much of the image the map keeps.
+    """L1 complexity: how much of the image does the map keep?
 
-    100 · mean of the map, in percent, 0 to 100; lower is simpler. A zero map gets 0, the best value: read it beside
-    another metric. (Quantus's `Complexity` is something else: the entropy of the map's distribution.)
+    100 · mean of the map, in percent from 0 to 100. Lower is simpler. A zero map gets 0, the best value, so read it
+    together with another metric. Quantus's `Complexity` is a different metric: the entropy of the map.
 
     Args:
-        maps: [*m, *space] in [0, 1].
-        spatial_axes: how many of the last axes are space.
+        maps: maps [*m, *space] in [0, 1].
+        spatial_axes: the number of spatial axes, which are the last ones.
 
     Returns:
-        Percent [*m].
+        Percent, one value per map [*m].
 
     Raises:
         ValueError: the maps have fewer axes than `spatial_axes`.
@@ -44,17 +44,17 @@ def complexity(maps: Float[Array, "..."], *, spatial_axes: int = 2) -> Float[Arr
 
 
 def sparseness(maps: Float[Array, "..."], *, spatial_axes: int = 2) -> Float[Array, "..."]:
-    """Gini index of the map: how few pixels carry it.
+    """Gini index: is the map concentrated on few pixels?
 
-    G = Σ_i (2 i − n − 1) m_i / (n Σ m), with the n pixels sorted upwards and i from 1; 0 for a uniform map, 1 − 1/n
-    where one pixel has it all; higher is sparser. A zero map gets 0.
+    G = Σ_i (2 i − n − 1) m_i / (n Σ m), where m_1 ≤ … ≤ m_n are the pixels. A uniform map has 0, and a map with a
+    single non-zero pixel has 1 − 1/n. Higher is sparser. A zero map gets 0.
 
     Args:
-        maps: [*m, *space], ≥ 0.
-        spatial_axes: how many of the last axes are space.
+        maps: maps [*m, *space], ≥ 0.
+        spatial_axes: the number of spatial axes, which are the last ones.
 
     Returns:
-        Gini indices [*m].
+        One Gini index per map [*m].
 
     Raises:
         ValueError: the maps have fewer axes than `spatial_axes`.
@@ -77,19 +77,19 @@ def sparseness(maps: Float[Array, "..."], *, spatial_axes: int = 2) -> Float[Arr
 def coherency(
     maps: Float[Array, "..."], explained: Float[Array, "..."], *, spatial_axes: int = 2
 ) -> Float[Array, "..."]:
-    """Does the explanation explain itself? Correlation of a map with the map of the input that it leaves.
+    """Coherency: does the method give the same map when the image is masked by its own map?
 
-    100 · (1 + r) / 2, with r Pearson's correlation of the map of X and the map of M ⊙ X by the same method and class,
-    in percent, 0 to 100; higher is better. Maps that have nothing to do with one another get 50; where one of them is
-    constant and so says nothing: 0.
+    100 · (1 + r) / 2, where r is Pearson's correlation of the map of X and the map of M ⊙ X, by the same method and for
+    the same class. In percent from 0 to 100. Higher is better. Unrelated maps get 50. If one of the maps is constant,
+    the value is 0.
 
     Args:
-        maps: maps of the images [*m, *space].
-        explained: maps of the images as the first maps leave them [*m, *space].
-        spatial_axes: how many of the last axes are space.
+        maps: the maps of the images [*m, *space].
+        explained: the maps of the masked images [*m, *space].
+        spatial_axes: the number of spatial axes, which are the last ones.
 
     Returns:
-        Percent [*m].
+        Percent, one value per map [*m].
 
     Raises:
         ValueError: the shapes differ, or have fewer axes than `spatial_axes`.
@@ -109,15 +109,16 @@ def coherency(
 
 
 def adcc(coherency: Float[Array, "*m"], complexity: Float[Array, "*m"], drop: Float[Array, "*m"]) -> Float[Array, "*m"]:
-    """ADCC: Average Drop, Coherency and Complexity in one number, their harmonic mean.
+    """ADCC: the harmonic mean of coherency, 100 − complexity and 100 − drop.
 
-    3 / (1 / coherency + 1 / (100 − complexity) + 1 / (100 − drop)), in percent, 0 to 100; higher is better, and 0 where
-    one of the three is 0. Of single images it is a value an image; of means over a data set, the data set's.
+    3 / (1 / coherency + 1 / (100 − complexity) + 1 / (100 − drop)), in percent from 0 to 100. Higher is better. The
+    value is 0 if one of the three terms is 0. Given the values of images, it returns one value per image. Given means
+    over a data set, it returns the value of the data set.
 
     Args:
-        coherency: percent [*m].
-        complexity: percent [*m].
-        drop: the drop of the class's probability, percent [*m].
+        coherency: coherency in percent [*m].
+        complexity: complexity in percent [*m].
+        drop: the drop of the probability in percent [*m].
 
     Returns:
         Percent [*m].

@@ -1,4 +1,4 @@
-"""Insertion and deletion: the class's probability as pixels come or go, the most important first."""
+"""Insertion and deletion: the probability of the class while pixels are added or removed in order of importance."""
 
 import functools
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from sscam_jax.types import Apply, Params
 
 
 class Curve(NamedTuple):
-    """Probability of the class as pixels change, the most important first.
+    """The probability of the class while pixels change, the most important first.
 
     Attributes:
-        auc: area under each curve, by the trapezoid rule [m, b], in [0, 1].
-        curve: probability after each step [m, b, steps + 1].
-        shares: share of the pixels that have changed [steps + 1], from 0 to 1.
+        auc: the area under each curve by the trapezoid rule [m, b], in [0, 1].
+        curve: the probability after each step [m, b, steps + 1].
+        shares: the share of changed pixels after each step [steps + 1], from 0 to 1.
     """
 
     auc: Float[Array, "m b"]
@@ -36,7 +36,7 @@ def _curve(
     steps: int,
     chunk_size: int | None,
 ) -> Curve:
-    """The class's probability as pixels of `new` replace those of `old`."""
+    """Compute the probability of the class while pixels of `new` replace those of `old`."""
     check_fit(old, maps)
     m, b = maps.shape[:2]
     pixels = maps[0, 0].size
@@ -46,6 +46,7 @@ def _curve(
     places = ranks(maps).reshape(m * b, *maps.shape[2:])
 
     def inputs(chunk: Int[Array, " p"]) -> Float[Array, "p *space c"]:
+        # Input i is step i % (steps + 1) of map i // (steps + 1).
         row, step = chunk // (steps + 1), chunk % (steps + 1)
         changed = places[row] < counts[step].reshape(-1, *[1] * (maps.ndim - 2))
         return jnp.where(changed[..., None], new[row % b], old[row % b])
@@ -70,26 +71,26 @@ def insertion(
     sigma: float = 10.0,
     chunk_size: int | None = None,
 ) -> Curve:
-    """Insertion: how soon the class returns as a blurred image is sharpened, the most important pixels first.
+    """Insertion: how fast does the class appear when a blurred image becomes sharp, the most important pixels first?
 
-    The area under the class's probability against the share of sharp pixels, in [0, 1]; higher is better. Of equal
-    pixels the earlier one comes first. The area of an empty map is 0. (RISE's authors blur by σ = 5, cut to 11 pixels.)
+    The area under the curve of the probability against the share of sharp pixels, in [0, 1]. Higher is better. Ties
+    break in row-major order. An empty map gets 0. (RISE's authors blur with σ = 5 and a window of 11 pixels.)
 
     Args:
         apply: the network; static.
         params: its parameters.
         images: b images as the network takes them.
         labels: class indices [b].
-        maps: m maps of each image.
-        steps: into how many nearly equal steps the pixels are divided; static.
-        sigma: the blur's standard deviation in pixels; static.
-        chunk_size: network inputs held at once; None: what suits the device.
+        maps: m maps per image.
+        steps: the number of steps, which change nearly equal numbers of pixels; static.
+        sigma: the standard deviation of the blur in pixels; static.
+        chunk_size: the largest number of network inputs in memory. None chooses by device.
 
     Returns:
         The `Curve`.
 
     Raises:
-        ValueError: more steps than pixels, or maps that do not fit the images.
+        ValueError: there are more steps than pixels, or the maps do not fit the images.
 
     Example:
         >>> apply = Apply(features=lambda params, x: (x, ()),
@@ -117,25 +118,25 @@ def deletion(
     steps: int = 32,
     chunk_size: int | None = None,
 ) -> Curve:
-    """Deletion: how soon the class is lost as pixels become zero, the mean colour, the most important first.
+    """Deletion: how fast does the class disappear when pixels become zero, the most important first?
 
-    The area under the class's probability against the share of deleted pixels, in [0, 1]; lower is better. Of equal
-    pixels the earlier one comes first, so an empty map deletes row by row.
+    Zero is the mean colour. The metric is the area under the curve of the probability against the share of deleted
+    pixels, in [0, 1]. Lower is better. Ties break in row-major order, so an empty map deletes row by row.
 
     Args:
         apply: the network; static.
         params: its parameters.
         images: b images as the network takes them.
         labels: class indices [b].
-        maps: m maps of each image.
-        steps: into how many nearly equal steps the pixels are divided; static.
-        chunk_size: network inputs held at once; None: what suits the device.
+        maps: m maps per image.
+        steps: the number of steps, which change nearly equal numbers of pixels; static.
+        chunk_size: the largest number of network inputs in memory. None chooses by device.
 
     Returns:
         The `Curve`.
 
     Raises:
-        ValueError: more steps than pixels, or maps that do not fit the images.
+        ValueError: there are more steps than pixels, or the maps do not fit the images.
 
     Example:
         >>> apply = Apply(features=lambda params, x: (x, ()),

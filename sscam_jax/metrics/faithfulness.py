@@ -1,37 +1,36 @@
-"""Whether a map shows what the network uses: the class's confidence when the image is seen through the map.
+"""Does a map show what the network uses? The confidence in the class when the image is multiplied by the map.
 
-Maps are [m, b, *space], m methods of the same b images; a metric gives one value a method and image [m, b]. A map that
-is zero everywhere has nothing to say: where higher is better it scores 0, whatever the network answers to an empty
-image; where lower is better it gets the value that comes out.
+Maps are [m, b, *space]: m methods on the same b images. A metric returns one value per method and image [m, b]. If
+higher is better, a map that is zero everywhere scores 0, whatever the network returns for an empty image. If lower is
+better, it gets the value of the formula.
 """
 
 import functools
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from sscam_jax._support import choose
 from sscam_jax.metrics._passes import check_fit, empty, logits_of, probability, ranks
-from sscam_jax.types import Apply, Params
+from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD, Apply, Params
 
 MaskSpace = Literal["normalised", "pixel"]
 Keep = Literal["soft", "top50"]
 Protocol = Literal["paper", "authors"]
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-# Two passes over equal inputs may differ by rounding: that is no increase.
+# Two passes on equal inputs may differ by rounding. A smaller relative difference is not an increase.
 _ROUNDING = 1e-5
 
 
 class Confidence(NamedTuple):
-    """The network's confidence before and after each image is replaced by what its maps show of it.
+    """The confidence of the network in the image, and in what each map shows of it.
 
     Attributes:
-        before: of the image [b].
-        after: of what each map shows [m, b].
-        empty: the map is zero everywhere.
+        before: the confidence in the image [b].
+        after: the confidence in the masked image [m, b].
+        empty: whether the map is zero everywhere [m, b].
     """
 
     before: Float[Array, " b"]
@@ -39,14 +38,9 @@ class Confidence(NamedTuple):
     empty: Bool[Array, "m b"]
 
 
-def _choice(name: str, value: str, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise ValueError(f"{name}={value!r} is not known; choose from {', '.join(map(repr, get_args(choices)))}")
-
-
 def _of_colours(values: tuple[float, ...], images: Float[Array, "... c"], name: str) -> Float[Array, "... c"]:
     if len(values) != images.shape[-1]:
-        raise ValueError(f"{name} has {len(values)} values, expected {images.shape[-1]}: one for each channel")
+        raise ValueError(f"{name} has {len(values)} values, expected {images.shape[-1]}: one per channel")
     return jnp.asarray(values, images.dtype).reshape(*[1] * (images.ndim - 1), -1)
 
 
@@ -56,40 +50,40 @@ def explained_inputs(
     *,
     mask_space: MaskSpace = "normalised",
     keep: Keep = "soft",
-    mean: tuple[float, ...] = MEAN,
-    std: tuple[float, ...] = STD,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
 ) -> Float[Array, "m b *space c"]:
-    """What each map shows of its image: M ⊙ X.
+    """Multiply each image by its maps: M ⊙ X, the part of the image that the map shows.
 
     Args:
         images: b images as the network takes them.
-        maps: m maps of each, in [0, 1].
-        mask_space: "normalised" multiplies the image as the network takes it, so that what is hidden has the mean
-            colour; "pixel" multiplies before normalisation, so that it is black.
-        keep: "soft" multiplies by the map; "top50" by 1 on the half of the pixels that are most important and 0
-            elsewhere, ties in favour of the earlier pixel; an empty map shows nothing either way.
-        mean: the mean that was subtracted from each channel; "pixel" reads it.
-        std: the standard deviation that each channel was then divided by.
+        maps: m maps per image, in [0, 1].
+        mask_space: "normalised" multiplies the normalised image, so hidden pixels have the mean colour. "pixel"
+            multiplies before normalisation, so hidden pixels are black.
+        keep: "soft" multiplies by the map. "top50" multiplies by 1 on the most important half of the pixels and by 0
+            elsewhere. Ties break in row-major order. With both, an empty map hides the whole image.
+        mean: the mean that was subtracted from each channel. Only "pixel" needs it.
+        std: the standard deviation that each channel was divided by. Only "pixel" needs it.
 
     Returns:
-        The inputs [m, b, *space, c].
+        The masked images [m, b, *space, c].
 
     Raises:
-        ValueError: an unknown choice, or maps, mean or std that do not fit the images.
+        ValueError: a choice is not known, or `maps`, `mean` or `std` do not fit the images.
 
     Example:
         >>> explained_inputs(jnp.ones((1, 1, 2, 3)), jnp.array([[[[0.5, 1.0]]]]))[0, 0, 0, :, 0].tolist()
         [0.5, 1.0]
     """
-    _choice("mask_space", mask_space, MaskSpace)
-    _choice("keep", keep, Keep)
+    choose("mask_space", mask_space, get_args(MaskSpace))
+    choose("keep", keep, get_args(Keep))
     check_fit(images, maps)
     if keep == "top50":
         half = ranks(maps) < maps[0, 0].size // 2
         maps = jnp.where(half & ~empty(maps).reshape(*maps.shape[:2], *[1] * (maps.ndim - 2)), 1.0, 0.0)
     shown = maps[..., None].astype(images.dtype) * images[None]
     if mask_space == "pixel":
-        # (M (X std + mean) − mean) / std, without the rounding of going there and back.
+        # This is (M (X std + mean) − mean) / std, rearranged so that M = 1 returns X exactly.
         black = _of_colours(mean, shown, "mean") / _of_colours(std, shown, "std")
         shown = shown - (1 - maps[..., None].astype(images.dtype)) * black
     return shown
@@ -101,7 +95,7 @@ def _binary_pictures(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Float[Array, "m b *space c"]:
-    """Each map itself as a black-and-white picture, normalised: white where its 8-bit value is over 50."""
+    """Turn each map into a normalised black-and-white picture: white where its 8-bit value is above 50."""
     white = jnp.round(255 * maps) > 50
     shape = (*maps.shape, images.shape[-1])
     pictures = jnp.broadcast_to(white[..., None], shape).astype(images.dtype)
@@ -119,36 +113,37 @@ def confidence(
     mask_space: MaskSpace = "normalised",
     keep: Keep = "soft",
     protocol: Protocol = "paper",
-    mean: tuple[float, ...] = MEAN,
-    std: tuple[float, ...] = STD,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
     chunk_size: int | None = None,
 ) -> Confidence:
-    """Confidence of the network before and after: what average drop, increase and gain are made of.
+    """Measure the confidence of the network in each image and in what each map shows of it.
 
-    One pass over the images and over what every map shows of them, in chunks.
+    `average_drop`, `average_increase` and `average_gain` are computed from the result. The network runs once per image
+    and once per map, in chunks.
 
     Args:
         apply: the network; static.
         params: its parameters.
         images: b images as the network takes them.
         labels: the class whose probability is the confidence [b].
-        maps: m maps of each image, in [0, 1].
+        maps: m maps per image, in [0, 1].
         mask_space: as in `explained_inputs`.
         keep: as in `explained_inputs`.
-        protocol: "paper": the class's softmax probability, of the image and of M ⊙ X. "authors", to show what the
-            numbers of the paper's Table 1 measured: the map in 8 bits is thresholded at > 50/255, and **the binary
-            mask itself, as a black-and-white picture,** is given to the network in place of the image; the confidence
-            is the largest logit of any class, `mask_space` and `keep` are not read. (The authors' notebooks write the
-            map as a JPEG; its compression, which moves values near the threshold, is not imitated.)
+        protocol: "paper" measures the softmax probability of the class, for the image and for M ⊙ X. "authors" measures
+            what the numbers in Table 1 of the SS-CAM paper are: the 8-bit map is thresholded at > 50, the network gets
+            **the binary mask as a black-and-white picture** instead of the image, and the confidence is the largest
+            logit of any class. `mask_space` and `keep` have no effect then. (The authors' notebooks store the map as a
+            JPEG first. Its compression changes values near the threshold. This is not imitated.)
         mean: the mean that was subtracted from each channel.
-        std: the standard deviation that each channel was then divided by.
-        chunk_size: network inputs held at once; None: what suits the device.
+        std: the standard deviation that each channel was divided by.
+        chunk_size: the largest number of network inputs in memory. None chooses by device.
 
     Returns:
         The `Confidence`.
 
     Raises:
-        ValueError: an unknown choice, or arguments that do not fit the images.
+        ValueError: a choice is not known, or an argument does not fit the images.
 
     Example:
         >>> apply = Apply(features=lambda params, x: (x, ()),
@@ -158,7 +153,7 @@ def confidence(
         >>> found.before.round(3).tolist(), found.after.round(3).tolist()
         ([0.57...], [[0.33...]])
     """
-    _choice("protocol", protocol, Protocol)
+    choose("protocol", protocol, get_args(Protocol))
     check_fit(images, maps)
     m, b = maps.shape[:2]
 
@@ -169,7 +164,7 @@ def confidence(
             shown = _binary_pictures(image, seen, mean, std)[0]
         else:
             shown = explained_inputs(image, seen, mask_space=mask_space, keep=keep, mean=mean, std=std)[0]
-        # After the methods come the images as they are: in the same pass, so that a map of ones changes nothing.
+        # The original images follow the methods in the same pass, so a map of ones gives exactly the same logits.
         return jnp.where((method == m).reshape(-1, *[1] * (image.ndim - 1)), image, shown)
 
     logits = logits_of(apply, params, inputs, (m + 1) * b, chunk_size).reshape(m + 1, b, -1)
@@ -178,17 +173,17 @@ def confidence(
 
 
 def average_drop(confidence: Confidence) -> Float[Array, "m b"]:
-    """Average Drop: the share of the confidence that is lost when only the explanation is seen, in percent.
+    """Average Drop: how much of the confidence is lost when the network sees only the explanation, in percent.
 
-    100 max(0, Y − O) / Y with Y before and O after, in [0, 100]; lower is better. Where Y ≤ 0 (a probability that
-    underflows, or a negative logit of the authors' protocol) nothing can be lost: 0. An empty map is not excused: it
-    has the drop of an empty image. The mean over images is the paper's figure.
+    100 max(0, Y − O) / Y, where Y is the confidence before and O the confidence after. In [0, 100]. Lower is better.
+    The value is 0 if Y ≤ 0: a probability that underflows, or a negative logit in the authors' protocol. An empty map
+    gets the drop of an empty image. The figure in papers is the mean over images.
 
     Args:
-        confidence: what `confidence` found.
+        confidence: the result of `confidence`.
 
     Returns:
-        One percentage a method and image [m, b].
+        One percentage per method and image [m, b].
 
     Example:
         >>> average_drop(Confidence(jnp.array([0.5]), jnp.array([[0.25], [0.9]]), jnp.zeros((2, 1), bool))).tolist()
@@ -203,16 +198,16 @@ def average_drop(confidence: Confidence) -> Float[Array, "m b"]:
 
 
 def average_increase(confidence: Confidence) -> Float[Array, "m b"]:
-    """Average Increase in confidence: whether the explanation alone makes the network surer, in percent.
+    """Average Increase: is the confidence higher when the network sees only the explanation?
 
-    100 · 1[Y < O] with Y before and O after: 0 or 100; higher is better. Strict, and by more than a relative 1e-5,
-    which is rounding. An empty map scores 0.
+    100 · 1[O > Y], where Y is the confidence before and O the confidence after: 0 or 100. Higher is better. A relative
+    difference of up to 1e-5 counts as rounding. An empty map scores 0.
 
     Args:
-        confidence: what `confidence` found.
+        confidence: the result of `confidence`.
 
     Returns:
-        0 or 100 for each method and image [m, b]; the mean over images is the percentage of images.
+        0 or 100 per method and image [m, b]. The mean over images is the percentage of images.
 
     Example:
         >>> average_increase(Confidence(jnp.array([0.8]), jnp.array([[0.6], [0.9]]), jnp.zeros((2, 1), bool))).tolist()
@@ -226,16 +221,16 @@ def average_increase(confidence: Confidence) -> Float[Array, "m b"]:
 
 
 def average_gain(confidence: Confidence) -> Float[Array, "m b"]:
-    """Average Gain: the share of the missing confidence that the explanation alone adds, in percent.
+    """Average Gain: how much of the missing confidence does the explanation alone add, in percent?
 
-    100 max(0, O − Y) / (1 − Y) with probabilities Y before and O after, in [0, 100]; higher is better. Where Y = 1
-    nothing is missing: 0. An empty map scores 0.
+    100 max(0, O − Y) / (1 − Y), where Y is the probability before and O the probability after. In [0, 100]. Higher is
+    better. The value is 0 if Y = 1. An empty map scores 0.
 
     Args:
-        confidence: what `confidence` found, in probabilities: not by the authors' protocol.
+        confidence: the result of `confidence` with the protocol "paper", because the formula needs probabilities.
 
     Returns:
-        One percentage a method and image [m, b].
+        One percentage per method and image [m, b].
 
     Example:
         >>> average_gain(Confidence(jnp.array([0.5]), jnp.array([[0.75]]), jnp.zeros((1, 1), bool))).tolist()

@@ -1,4 +1,4 @@
-"""ROAD: remove and debias. Pixels are not blackened but imputed from their neighbours."""
+"""ROAD (remove and debias): removed pixels are not set to black but imputed from their neighbours."""
 
 import functools
 from typing import NamedTuple
@@ -11,18 +11,19 @@ from sscam_jax.metrics._passes import check_fit, each, empty, logits_of, probabi
 from sscam_jax.types import Apply, Params
 
 PERCENTILES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
-# Relative residual and steps of the linear solver: 1e-5 is within 1e-3 of the image's standard deviation.
+# The relative residual and the largest number of steps of the linear solver. With 1e-5 the error of a pixel is below
+# 1e-3 of the standard deviation of the image.
 _TOLERANCE, _MOST_STEPS = 1e-5, 5000
 
 
 class Road(NamedTuple):
-    """Mean probability of the class over the percentiles that were removed, each [m, b].
+    """The mean probability of the class over the percentiles that are removed. Each attribute is [m, b].
 
     Attributes:
-        morf: the most relevant pixels were removed first; lower is better.
-        lerf: the least relevant ones; higher is better, 0 of an empty map.
-        combined: (lerf − morf) / 2, as pytorch-grad-cam has it, in [−1/2, 1/2]; higher is better, 0 of an empty map,
-            about 0 by chance.
+        morf: the most relevant pixels are removed first. Lower is better.
+        lerf: the least relevant pixels are removed first. Higher is better. An empty map gets 0.
+        combined: (lerf − morf) / 2, as in pytorch-grad-cam, in [−1/2, 1/2]. Higher is better. A random map gets about
+            0, an empty map 0.
     """
 
     morf: Float[Array, "m b"]
@@ -31,10 +32,10 @@ class Road(NamedTuple):
 
 
 def _neighbours(values: Float[Array, "c *space"]) -> Float[Array, "c *space"]:
-    """Weighted sum of the adjacent pixels, nothing beyond the edge.
+    """Return the weighted sum of the adjacent pixels. Pixels outside the image count as zero.
 
-    In two dimensions the weights are 1/6 at the sides and 1/12 at the corners; in any number of them the outer product
-    of (1/2, 1, 1/2) without its centre, which sums to 1.
+    In two dimensions the weights are 1/6 at the sides and 1/12 at the corners. In any number of dimensions they are the
+    outer product of (1/2, 1, 1/2) without its centre, scaled to the sum 1.
     """
     total, axes = values, range(1, values.ndim)
     for axis in axes:
@@ -46,7 +47,7 @@ def _neighbours(values: Float[Array, "c *space"]) -> Float[Array, "c *space"]:
 
 
 def _impute(image: Float[Array, "*space c"], removed: Bool[Array, "*space"]) -> Float[Array, "*space c"]:
-    # Channels first, for the sums run along rows of pixels: several times faster on CPU.
+    # Channels first, because the sums then run along rows of pixels. This is several times faster on CPUs.
     pixels = jnp.moveaxis(image.astype(jnp.float32), -1, 0)
     hole = removed[None].astype(jnp.float32)
     weights = _neighbours(jnp.ones((1, *removed.shape), jnp.float32))
@@ -61,18 +62,18 @@ def _impute(image: Float[Array, "*space c"], removed: Bool[Array, "*space"]) -> 
 
 @jax.jit
 def impute(images: Float[Array, "b *space c"], removed: Bool[Array, "b *space"]) -> Float[Array, "b *space c"]:
-    """Linear imputation: every removed pixel becomes the weighted mean of its neighbours, removed ones included.
+    """Linear imputation: every removed pixel becomes the weighted mean of all its neighbours.
 
-    w_i x_i = Σ_j w_ij x_j over the adjacent pixels j, with w_ij twice as large at sides as at corners and w_i = Σ_j
-    w_ij; solved by conjugate gradients, for the system is symmetric and positive definite. With every pixel removed
-    nothing is known: 0, the mean colour.
+    w_i x_i = Σ_j w_ij x_j over the adjacent pixels j, which may be removed too. w_ij is twice as large at sides as at
+    corners, and w_i = Σ_j w_ij. The system is symmetric and positive definite, so conjugate gradients solve it. If
+    every pixel is removed, the result is 0, the mean colour.
 
     Args:
         images: b images as the network takes them.
-        removed: which pixels are removed.
+        removed: true for the pixels to remove [b, *space].
 
     Returns:
-        The images with the removed pixels filled in, in float32.
+        The images with imputed pixels, in float32.
 
     Example:
         >>> image = jnp.array([1.0, 9.0, 9.0, 1.0]).reshape(1, 4, 1)
@@ -82,7 +83,7 @@ def impute(images: Float[Array, "b *space c"], removed: Bool[Array, "b *space"])
     References:
         Rong et al., A Consistent and Efficient Evaluation Strategy for Attribution Methods, ICML 2022.
     """
-    # One after the other on CPU: each is then done after its own number of steps.
+    # On CPUs, one image after the other: each then stops after its own number of steps.
     together = 1 if jax.default_backend() == "cpu" else images.shape[0]
     return jax.lax.map(lambda row: _impute(*row), (images, removed), batch_size=together)
 
@@ -101,29 +102,29 @@ def road(
     noise: float | Float[Array, ""] = 0.01,
     chunk_size: int | None = None,
 ) -> Road:
-    """ROAD: how the class fares as the most, and the least, relevant pixels are removed and imputed with noise.
+    """ROAD: how does the probability change when the most, or the least, relevant pixels are imputed?
 
-    The probability of the class after p percent of the pixels are replaced by `impute` plus Gaussian noise, averaged
-    over the percentiles p. Of equal pixels the earlier one is the more relevant. The noise of an image and percentile
-    is the same for every map and order.
+    p percent of the pixels are replaced by `impute` plus Gaussian noise. The result is the probability of the class,
+    averaged over the percentiles p. Ties break in row-major order. The noise of an image and a percentile is the same
+    for every map and for both orders.
 
     Args:
         apply: the network; static.
         params: its parameters.
         images: b images as the network takes them.
         labels: class indices [b].
-        maps: m maps of each image.
-        key: a key of `jax.random.key`.
-        ids: an integer an image [b] that its noise belongs to; None: its position in the batch.
-        percentiles: shares of the pixels to remove, in percent, between 0 and 100; static.
-        noise: the noise's standard deviation, in the images' unit.
-        chunk_size: network inputs held at once; None: what suits the device.
+        maps: m maps per image.
+        key: a key from `jax.random.key`.
+        ids: one integer per image [b], which seeds its noise. None is the position in the batch.
+        percentiles: the shares of the pixels to remove, in percent, between 0 and 100; static.
+        noise: the standard deviation of the noise, in the unit of the images.
+        chunk_size: the largest number of network inputs in memory. None chooses by device.
 
     Returns:
-        `Road`.
+        The `Road`.
 
     Raises:
-        ValueError: a percentile that removes nothing or everything, or maps that do not fit the images.
+        ValueError: a percentile is not between 0 and 100, or the maps do not fit the images.
 
     Example:
         >>> apply = Apply(features=lambda params, x: (x, ()),
@@ -140,7 +141,9 @@ def road(
     check_fit(images, maps)
     wrong = [p for p in percentiles if not 0 < p < 100]
     if wrong or not percentiles:
-        raise ValueError(f"percentiles={percentiles} are not possible, expected numbers between 0 and 100")
+        raise ValueError(
+            f"percentiles={percentiles} are not possible, expected at least one number, all between 0 and 100"
+        )
     m, b = maps.shape[:2]
     pixels, n = maps[0, 0].size, len(percentiles)
     counts = jnp.asarray([round(pixels * p / 100) for p in percentiles], jnp.int32)
@@ -151,6 +154,7 @@ def road(
         return jax.random.normal(jax.random.fold_in(keys[image], percentile), images.shape[1:])
 
     def inputs(chunk: Int[Array, " p"]) -> Float[Array, "p *space c"]:
+        # The inputs are ordered by map, then by order (0: the most relevant pixels first), then by percentile.
         row, order, percentile = chunk // (2 * n), chunk // n % 2, chunk % n
         place = places[row]
         place = jnp.where(order.reshape(-1, *[1] * (place.ndim - 1)) == 0, place, pixels - 1 - place)

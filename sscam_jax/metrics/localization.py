@@ -1,9 +1,9 @@
-"""Does a map lie on the object? Energy in the box and the pointing game.
+"""Is the map on the object? Energy in the box and the pointing game.
 
-Maps are [*m, b, h, w] in [0, 1], with any leading axes (methods, keys); boxes are [b, k, 4], k of an image: y0, x0, y1,
-x1 as shares of the map's height and width, a row of -1 for no box. The object is the union of an image's boxes. Every
-function gives one value an image and method [*m, b], and NaN exactly for an image without a box, for which nothing is
-defined: leave it out of a mean. A row that covers no area counts as no box.
+Maps are [*m, b, h, w] in [0, 1], with any leading axes (methods, keys). Boxes are [b, k, 4], k per image: y0, x0, y1,
+x1 relative to the height and width of the map. A row of -1, or a row without area, is not a box. The object is the
+union of the boxes of an image. Every function returns one value per method and image [*m, b]. The value is NaN for an
+image without a box, and only then: leave such images out of a mean.
 """
 
 import functools
@@ -18,10 +18,10 @@ Boxes = Float[Array | np.ndarray, "b k 4"]
 
 
 def valid_boxes(boxes: Boxes) -> Bool[Array, "b k"]:
-    """Which rows hold a box of positive area.
+    """Find the rows that are boxes with a positive area.
 
     Args:
-        boxes: [b, k, 4], y0, x0, y1, x1 as shares.
+        boxes: boxes [b, k, 4]: y0, x0, y1, x1 relative to the image.
 
     Returns:
         True for a box [b, k].
@@ -35,10 +35,10 @@ def valid_boxes(boxes: Boxes) -> Bool[Array, "b k"]:
 
 
 def single_box(boxes: Boxes) -> Bool[Array, " b"]:
-    """Which images have exactly one box, and that covers at most half of the image.
+    """Find the images with exactly one box that covers at most half of the image.
 
     Args:
-        boxes: [b, k, 4], y0, x0, y1, x1 as shares.
+        boxes: boxes [b, k, 4]: y0, x0, y1, x1 relative to the image.
 
     Returns:
         True for such an image [b].
@@ -55,7 +55,7 @@ def single_box(boxes: Boxes) -> Bool[Array, " b"]:
 
 
 def _cover(low: Float[Array, "b k"], high: Float[Array, "b k"], pixels: int) -> Float[Array, "b k n"]:
-    """The share of each pixel along one axis that lies between two shares of that axis."""
+    """Compute how much of each pixel, along one axis, is between the two edges of a box."""
     edges = jnp.arange(pixels, dtype=jnp.float32)
     low, high = low[..., None] * pixels, high[..., None] * pixels
     edges = edges[None, None]
@@ -64,17 +64,18 @@ def _cover(low: Float[Array, "b k"], high: Float[Array, "b k"], pixels: int) -> 
 
 @functools.partial(jax.jit, static_argnames="shape")
 def box_mask(boxes: Boxes, shape: tuple[int, int]) -> Float[Array, "b h w"]:
-    """The share of every pixel that the boxes cover.
+    """Compute how much of each pixel the boxes cover.
 
-    A pixel that a box's edge cuts counts by its covered area, so that a mask's mean is the box's area. Of several boxes
-    the one that covers most of the pixel counts: their union, but for pixels in which edges of two boxes meet.
+    A pixel on the edge of a box gets its covered area, so the mean of a mask is the area of the box. With several
+    boxes, each pixel gets the largest of its covered areas. This is the union of the boxes, except at pixels where the
+    edges of two boxes meet.
 
     Args:
-        boxes: [b, k, 4], y0, x0, y1, x1 as shares.
+        boxes: boxes [b, k, 4]: y0, x0, y1, x1 relative to the image.
         shape: height and width of the masks in pixels.
 
     Returns:
-        Masks [b, h, w] in [0, 1]; zero without a box.
+        Masks [b, h, w] in [0, 1]. An image without a box gets zeros.
 
     Example:
         >>> box_mask(jnp.array([[[0.0, 0.5, 0.5, 1.0]]]), (2, 3))[0].tolist()
@@ -87,13 +88,13 @@ def box_mask(boxes: Boxes, shape: tuple[int, int]) -> Float[Array, "b h w"]:
 
 
 def nan_without_box(values: Float[Array, "*m b"], boxes: Boxes) -> Float[Array, "*m b"]:
-    """NaN for images without a box."""
+    """Replace the values of images without a box by NaN."""
     defined = jnp.broadcast_to(valid_boxes(boxes).any(-1), values.shape)
     return jnp.where(defined, values, jnp.nan)
 
 
 def _energy(maps: Maps, masks: Float[Array, "b h w"]) -> Float[Array, "*m b"]:
-    """The share of each map's sum that lies under the mask; 0 of a zero map."""
+    """Compute which share of the sum of each map is under the mask; 0 for a zero map."""
     maps = maps.astype(jnp.float32)
     inside = jnp.einsum("...hw,...hw->...", maps, jnp.broadcast_to(masks, maps.shape), precision="highest")
     total = maps.sum((-2, -1))
@@ -102,14 +103,14 @@ def _energy(maps: Maps, masks: Float[Array, "b h w"]) -> Float[Array, "*m b"]:
 
 @jax.jit
 def energy_in_box(maps: Maps, boxes: Boxes) -> Float[Array, "*m b"]:
-    """Energy-based pointing game: how much of the map lies in the box.
+    """Energy-based pointing game: how much of the map is inside the box?
 
-    100 · Σ_box M / Σ M, in percent, 0 to 100; higher is better. A uniform map gets the box's share of the area, a zero
-    map 0.
+    100 · Σ_box M / Σ M, in percent from 0 to 100. Higher is better. A uniform map gets the area of the box in percent
+    of the image. A zero map gets 0.
 
     Args:
-        maps: [*m, b, h, w], ≥ 0.
-        boxes: [b, k, 4], y0, x0, y1, x1 as shares.
+        maps: maps [*m, b, h, w], ≥ 0.
+        boxes: boxes [b, k, 4]: y0, x0, y1, x1 relative to the image.
 
     Returns:
         Percent [*m, b]; NaN for an image without a box.
@@ -127,14 +128,14 @@ def energy_in_box(maps: Maps, boxes: Boxes) -> Float[Array, "*m b"]:
 
 @jax.jit
 def energy_over_area(maps: Maps, boxes: Boxes) -> Float[Array, "*m b"]:
-    """How many times denser the map is in the box than in the image.
+    """Energy in the box, divided by the share of the image that the box covers.
 
-    (Σ_box M / Σ M) / (area of the box / area of the image), from 0 to area of the image / area of the box; higher is
-    better. Chance, a uniform map, is 1; a zero map gets 0.
+    (Σ_box M / Σ M) / (area of the box / area of the image). The largest value is area of the image / area of the box.
+    Higher is better. A uniform map gets 1, which is chance. A zero map gets 0.
 
     Args:
-        maps: [*m, b, h, w], ≥ 0.
-        boxes: [b, k, 4], y0, x0, y1, x1 as shares.
+        maps: maps [*m, b, h, w], ≥ 0.
+        boxes: boxes [b, k, 4]: y0, x0, y1, x1 relative to the image.
 
     Returns:
         Ratios [*m, b]; NaN for an image without a box.
@@ -156,21 +157,21 @@ def energy_over_area(maps: Maps, boxes: Boxes) -> Float[Array, "*m b"]:
 
 @jax.jit
 def pointing_game(maps: Maps, boxes: Boxes, *, tolerance: float | Num[Array, ""] = 15.0) -> Float[Array, "*m b"]:
-    """Pointing game: whether the map's maximum is in a box, or near one.
+    """Pointing game: is the maximum of the map in a box or near a box?
 
-    A hit, if the centre of the largest pixel is at most `tolerance` away from a box. Where several pixels are equally
-    large the value is their share of hits: what picking one of them at random gives, and chance for a uniform map. A
-    zero map is a miss. Higher is better. The field's score is the mean over the images of a class, then over classes,
-    without objects marked as difficult: both are the caller's.
+    A hit means that the centre of the highest pixel is at most `tolerance` away from a box. If several pixels are
+    equally high, the value is the share of them that are hits, which is the expected value of a random choice. So a
+    uniform map gets chance. A zero map is a miss. Higher is better. Papers report the mean over the images of a class
+    and then over classes, without objects that are marked as difficult. Both are left to the caller.
 
     Args:
-        maps: [*m, b, h, w], ≥ 0.
-        boxes: [b, k, 4], y0, x0, y1, x1 as shares.
-        tolerance: in pixels of the map. The authors' 15 are of the photograph in its own size, to which they enlarge
-            the map: on a map of a smaller image they are more lenient. Traced.
+        maps: maps [*m, b, h, w], ≥ 0.
+        boxes: boxes [b, k, 4]: y0, x0, y1, x1 relative to the image.
+        tolerance: the distance in pixels of the map. Traced. The authors resize the map to the original photograph
+            and use 15 pixels there. On a smaller map, 15 pixels are a larger part of the image and so easier to hit.
 
     Returns:
-        100 for a hit, 0 for a miss, or between [*m, b]; NaN for an image without a box.
+        100 for a hit, 0 for a miss, a value between them for ties [*m, b]; NaN for an image without a box.
 
     Example:
         >>> maps = jnp.array([[[1.0, 3.0], [0.0, 0.0]]])
@@ -184,7 +185,7 @@ def pointing_game(maps: Maps, boxes: Boxes, *, tolerance: float | Num[Array, ""]
     height, width = maps.shape[-2:]
     scaled = jnp.asarray(boxes, jnp.float32) * jnp.array([height, width, height, width], jnp.float32)[None, None]
     y, x = (jnp.arange(n, dtype=jnp.float32)[None, None] + 0.5 for n in (height, width))
-    # How far a pixel's centre is outside of a box, along each axis.
+    # The distance of the centre of each pixel from each box, per axis; zero inside the box.
     down = jnp.maximum(jnp.maximum(scaled[..., 0, None] - y, y - scaled[..., 2, None]), 0.0)
     across = jnp.maximum(jnp.maximum(scaled[..., 1, None] - x, x - scaled[..., 3, None]), 0.0)
     near = down[..., :, None] ** 2 + across[..., None, :] ** 2 <= jnp.square(jnp.asarray(tolerance, jnp.float32))

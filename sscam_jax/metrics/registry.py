@@ -14,10 +14,11 @@ from jaxtyping import Array, Float, Int, Key
 
 from sscam_jax.metrics import boxes, curves, faithfulness, localization
 from sscam_jax.metrics.complexity import adcc, coherency, complexity, sparseness
-from sscam_jax.metrics.faithfulness import MEAN, STD, Confidence
+from sscam_jax.metrics.faithfulness import Confidence
+from sscam_jax.metrics.holes import infidelity
 from sscam_jax.metrics.imputation import Road, road
-from sscam_jax.metrics.robustness import Explain, infidelity, max_sensitivity
-from sscam_jax.types import Apply, Params
+from sscam_jax.metrics.robustness import Explain, max_sensitivity
+from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD, Apply, Params
 
 
 class Case(NamedTuple):
@@ -264,8 +265,8 @@ def measure(
     names: Iterable[str],
     case: Case,
     *,
-    mean: tuple[float, ...] = MEAN,
-    std: tuple[float, ...] = STD,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
     chunk_size: int | None = None,
 ) -> dict[str, Float[Array, "m b"]]:
     """Measure several metrics on one batch; what they share is computed once.

@@ -1,4 +1,4 @@
-"""Sanity checks: a map that explains a network changes when the network's parameters, or the class, do."""
+"""Sanity checks: the map must change when the parameters of the network, or the class, change."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -13,10 +13,10 @@ from sscam_jax.types import Params
 
 
 class Similarity(NamedTuple):
-    """How alike maps are to what they were; high where a method does not look at what was changed.
+    """How similar maps are before and after a change. A high value means that the method does not use what changed.
 
     Attributes:
-        rank_correlation: Spearman's, in [−1, 1].
+        rank_correlation: Spearman's rank correlation, in [−1, 1].
         ssim: structural similarity, at most 1.
     """
 
@@ -30,23 +30,23 @@ def _similarity(a: Float[Array, "m b *space"], b: Float[Array, "m b *space"]) ->
 
 
 def cascade(params: Params, layers: Sequence[str], *, key: Key[Array, ""]) -> Iterator[tuple[str, Params]]:
-    """Parameters with more and more layers randomised.
+    """Randomise the layers of a network one after the other.
 
-    A layer is randomised by permuting the values within each of its arrays: nothing learned is left, but scales stay
-    and variances stay positive. (Adebayo et al. draw from the initialiser, which a pytree does not know.) An array is
-    permuted in the same way whichever layers are named.
+    Randomising a layer permutes the values within each of its arrays. This destroys what was learned, but keeps the
+    scale, and variances stay positive. (Adebayo et al. draw from the initialiser, which a pytree does not have.) The
+    permutation of an array does not depend on the other layers in the list.
 
     Args:
-        params: the network's parameters.
-        layers: paths in the pytree, such as "layer4" or "features/12", from the output back: each comes on top of those
-            before it. A layer is everything under its path.
-        key: a key of `jax.random.key`.
+        params: the parameters of the network.
+        layers: paths in the pytree, such as "layer4" or "features/12", starting at the output. Each layer is randomised
+            in addition to those before it. A layer is everything under its path.
+        key: a key from `jax.random.key`.
 
     Returns:
-        An iterator over each layer's name and the parameters after it.
+        An iterator over the name of each layer and the parameters after its randomisation.
 
     Raises:
-        ValueError: a layer without parameters, or whose parameters all belong to layers before it.
+        ValueError: a layer has no parameters, or all its parameters belong to layers before it in the list.
 
     Example:
         >>> params = {"conv": jnp.arange(4.0), "fc": jnp.arange(4.0)}
@@ -66,9 +66,9 @@ def cascade(params: Params, layers: Sequence[str], *, key: Key[Array, ""]) -> It
         found = {i for i, path in enumerate(paths) if f"{path}/".startswith(f"{layer}/")}
         if not found - done:
             known = sorted({path.rpartition("/")[0] or path for path in paths})
-            why = "has no parameters but those of layers before it" if found else "is not in params"
+            why = "has only parameters of layers before it in the list" if found else "is not in params"
             raise ValueError(
-                f"layer {layer!r} {why}; choose from {', '.join(map(repr, known))}, or what they are under"
+                f"layer {layer!r} {why}; choose from {', '.join(map(repr, known))}, or the start of such a path"
             )
         for i in found - done:
             flat = jnp.asarray(values[i]).reshape(-1)
@@ -84,22 +84,24 @@ def cascading_randomisation(
     *,
     key: Key[Array, ""],
 ) -> dict[str, Similarity]:
-    """How alike the maps stay as the network's layers are randomised, from the output back.
+    """Compare the maps before and after the layers of the network are randomised, starting at the output.
 
-    A method whose maps stay alike does not look at what those layers learned. Similarity to a flat map is 0 in rank
-    correlation.
+    If the maps stay similar, the method does not use what these layers learned. The rank correlation with a flat map
+    is 0.
 
     Args:
-        explain: the methods as a function of the parameters, with images and labels fixed: maps [m, b, *space].
-        params: the network's parameters.
+        explain: the methods as a function of the parameters, for fixed images and labels. It returns maps
+            [m, b, *space].
+        params: the parameters of the network.
         layers: as in `cascade`.
-        key: a key of `jax.random.key`.
+        key: a key from `jax.random.key`.
 
     Returns:
-        For each layer, in their order, the `Similarity` [m, b] of the maps with all layers up to it randomised.
+        By layer, in the given order, the `Similarity` [m, b] of the maps after this layer and all layers before it in
+        the list are randomised.
 
     Raises:
-        ValueError: layers that `cascade` refuses, or maps smaller than SSIM's window of 11 pixels.
+        ValueError: `cascade` refuses the layers, or the maps are smaller than SSIM's window of 11 pixels.
 
     Example:
         >>> params = {"conv": jnp.arange(256.0), "fc": jnp.arange(256.0)}
@@ -123,22 +125,23 @@ def random_logit(
     key: Key[Array, ""],
     ids: Int[Array, " b"] | None = None,
 ) -> Similarity:
-    """How alike the maps of each image's class and of another, random class are.
+    """Compare the map of each image's class with the map of another, random class.
 
-    A method whose maps are alike does not look at the class.
+    If the maps are similar, the method does not use the class.
 
     Args:
-        explain: the methods as a function of the classes, with images and parameters fixed: maps [m, b, *space].
+        explain: the methods as a function of the classes, for fixed images and parameters. It returns maps
+            [m, b, *space].
         labels: class indices [b].
-        n_classes: how many classes the network has, at least two.
-        key: a key of `jax.random.key`.
-        ids: an integer an image [b] that its random class belongs to; None: its position in the batch.
+        n_classes: the number of classes of the network, at least two.
+        key: a key from `jax.random.key`.
+        ids: one integer per image [b], which seeds its random class. None is the position in the batch.
 
     Returns:
         The `Similarity` [m, b].
 
     Raises:
-        ValueError: fewer than two classes, or maps smaller than SSIM's window of 11 pixels.
+        ValueError: `n_classes` is less than two, or the maps are smaller than SSIM's window of 11 pixels.
 
     Example:
         >>> ramp = jnp.linspace(0, 1, 256).reshape(1, 1, 16, 16)
@@ -149,9 +152,10 @@ def random_logit(
         Sixt et al., When Explanations Lie: Why Many Modified BP Attributions Fail, ICML 2020.
     """
     if n_classes < 2:
-        raise ValueError(f"n_classes={n_classes} is too small, expected at least 2: another class is explained")
+        raise ValueError(f"n_classes={n_classes} is too small, expected at least 2: another class is needed")
 
     def draw(key: Key[Array, ""], label: Int[Array, ""]) -> Int[Array, ""]:
+        # Adding 1 to n − 1 modulo n reaches every class except the label itself, with equal probability.
         return (label + jax.random.randint(key, (), 1, n_classes)) % n_classes
 
     others = jax.vmap(draw)(each(key, ids, labels.shape[0]), labels)

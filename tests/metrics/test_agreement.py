@@ -95,5 +95,7 @@ def test_errors(function, as_users_run_it):
 
 
 def test_ssim_needs_its_window():
-    with pytest.raises(ValueError, match=r"maps have \(8, 14\) pixels, expected at least 11 a side: SSIM's window"):
+    with pytest.raises(
+        ValueError, match=r"maps have \(8, 14\) pixels, expected at least 11 per side, the size of SSIM's window"
+    ):
         ssim(A[..., :8, :], B[..., :8, :])

@@ -9,7 +9,8 @@ import pytest
 
 import sscam_jax as sscam
 from sscam_jax import metrics, ops
-from sscam_jax.metrics.faithfulness import MEAN, STD
+from sscam_jax.types import IMAGENET_MEAN as MEAN
+from sscam_jax.types import IMAGENET_STD as STD
 from tests import toy
 from tests.cams.test_parity import features, mlp_head
 from tests.golden.random_tensors import uniform
@@ -107,11 +108,11 @@ class TestExplainedInputs:
         assert not metrics.explained_inputs(self.images, 0 * self.maps, keep="top50").any()
 
     def test_refused(self, as_users_run_it):
-        with pytest.raises(ValueError, match=r"mask_space='black' is not known; choose from 'normalised', 'pixel'"):
+        with pytest.raises(ValueError, match=r"mask_space 'black' is not known; choose from 'normalised', 'pixel'"):
             metrics.explained_inputs(self.images, self.maps, mask_space="black")
-        with pytest.raises(ValueError, match=r"keep='half' is not known; choose from 'soft', 'top50'"):
+        with pytest.raises(ValueError, match=r"keep 'half' is not known; choose from 'soft', 'top50'"):
             metrics.explained_inputs(self.images, self.maps, keep="half")
-        with pytest.raises(ValueError, match=r"mean has 1 values, expected 3: one for each channel"):
+        with pytest.raises(ValueError, match=r"mean has 1 values, expected 3: one per channel"):
             metrics.explained_inputs(self.images, self.maps, mask_space="pixel", mean=(0.5,))
         with pytest.raises(ValueError, match=r"maps have shape \(3, 8, 10\).*expected \[m, 3, 8, 10\]"):
             metrics.explained_inputs(self.images, self.maps[0])
@@ -183,7 +184,7 @@ class TestConfidence:
 
     def test_refused(self, as_users_run_it):
         images, maps = jnp.asarray(toy.images(batch=3)), jnp.asarray(some_maps())
-        with pytest.raises(ValueError, match="protocol='notebook' is not known; choose from 'paper', 'authors'"):
+        with pytest.raises(ValueError, match="protocol 'notebook' is not known; choose from 'paper', 'authors'"):
             metrics.confidence(toy.MLP, PARAMS, images, LABELS, maps, protocol="notebook")
 
 

@@ -63,7 +63,7 @@ class TestCascade:
             ValueError, match="layer 'fc' is not in params; choose from 'features', 'features/0', 'head'"
         ):
             list(metrics.cascade(PARAMS, ["fc"], key=KEY))
-        with pytest.raises(ValueError, match="layer 'head' has no parameters but those of layers before it"):
+        with pytest.raises(ValueError, match="layer 'head' has only parameters of layers before it"):
             list(metrics.cascade(PARAMS, ["head", "head"], key=KEY))
 
 
