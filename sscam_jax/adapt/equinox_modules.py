@@ -1,15 +1,16 @@
 """Modules of Equinox."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from sscam_jax.adapt import submodules
+from sscam_jax.adapt import _names, submodules
 from sscam_jax.adapt.layout import Layout
-from sscam_jax.adapt.tap import Inputs, Logits, Tap, cut
+from sscam_jax.adapt.tap import Inputs, Logits, Network, Tap, cut
 from sscam_jax.types import Apply, Params
 
 if TYPE_CHECKING:
@@ -63,16 +64,25 @@ def equinox(
         >>> grad_cam(apply, params, jnp.ones((1, 4, 4, 3)), [0]).weights.shape
         (1, 8)
     """
+    _names.check_adapter(model, "equinox")
+    network, params = equinox_network(model, layer, state, kwargs)
+    layout = Layout(channels_first, tokens, grid)
+    return cut(network, params, layer, inputs=inputs, logits=logits, layout=layout, one_image=True)
+
+
+def equinox_network(model: Any, layer: str | None, state: Any, kwargs: Mapping[str, Any]) -> tuple[Network, Params]:
+    """The network that taps the layer, or all modules where it is None, and its parameters."""
     import equinox as eqx
 
     model = eqx.nn.inference_mode(model)
-    submodules.find(model, layer, eqx.Module)
+    submodules.check_layer(model, layer, eqx.Module)
+    indices = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, eqx.nn.StateIndex))
+    if state is None and any(isinstance(node, eqx.nn.StateIndex) for node in indices):
+        raise ValueError("the model has a state: make both by eqx.nn.make_with_state and give the state by state=")
     whole = model if state is None else (model, state)
     params, static = eqx.partition(whole, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
     leaves, tree = jax.tree.flatten(static)
-    network = _Equinox(tuple(leaves), tree, state is not None, layer, tuple(sorted(kwargs.items())))
-    layout = Layout(channels_first, tokens, grid)
-    return cut(network, params, layer, inputs=inputs, logits=logits, layout=layout, one_image=True)
+    return _Equinox(tuple(leaves), tree, state is not None, layer, tuple(sorted(kwargs.items()))), params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +90,7 @@ class _Equinox:
     leaves: tuple[Any, ...]
     tree: Any
     stateful: bool
-    layer: str
+    layer: str | None
     kwargs: tuple[tuple[str, Any], ...]
 
     def __call__(self, params: Params, image: Float[Array, "..."], tap: Tap, *inputs: Any) -> Any:
@@ -89,8 +99,7 @@ class _Equinox:
         whole = eqx.combine(params, jax.tree.unflatten(self.tree, self.leaves))
         model, state = whole if self.stateful else (whole, None)
         before = jax.tree.leaves(state)
-        module, method = submodules.find(model, self.layer, eqx.Module)
-        with submodules.tapping(module, method, tap):
+        with submodules.tapping(model, self.layer, eqx.Module, tap):
             outputs = model(image, *inputs, *([state] if self.stateful else []), **dict(self.kwargs))
         if not self.stateful:
             return outputs

@@ -1,13 +1,16 @@
 """Functions that Haiku transformed."""
 
 import dataclasses
+import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 from jaxtyping import Array, Float
 
+from sscam_jax.adapt import _names
 from sscam_jax.adapt.layout import Layout
-from sscam_jax.adapt.tap import Inputs, Logits, Tap, cut
+from sscam_jax.adapt.tap import Inputs, Logits, Network, Tap, cut
 from sscam_jax.types import Apply, Params
 
 if TYPE_CHECKING:
@@ -63,38 +66,46 @@ def haiku(
         >>> grad_cam(apply, params, images, [0]).weights.shape
         (1, 8)
     """
-    network = _Haiku(transformed.apply, state is not None, layer, tuple(sorted(kwargs.items())))
+    _names.check_adapter(transformed, "haiku")
+    network, params = haiku_network(transformed, params, state, kwargs)
     layout = Layout(channels_first, tokens, grid)
-    if state is not None:
-        params = {"params": params, "state": state}
     return cut(network, params, layer, inputs=inputs, logits=logits, layout=layout)
+
+
+def haiku_network(transformed: Any, params: Params, state: Params, kwargs: Mapping[str, Any]) -> tuple[Network, Params]:
+    """The network that taps every module, and every method of one that the user wrote, and its parameters."""
+    arguments = inspect.signature(transformed.apply).parameters
+    if "state" in arguments and state is None:
+        raise ValueError("the network has a state: give it by state=, as init returns it beside the parameters")
+    if "state" not in arguments and state is not None:
+        raise ValueError("the network takes no state: leave state= out, or use hk.transform_with_state")
+    network = _Haiku(transformed.apply, state is not None, "rng" in arguments, tuple(sorted(kwargs.items())))
+    return network, params if state is None else {"params": params, "state": state}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Haiku:
     apply: Any
     stateful: bool
-    layer: str
+    takes_key: bool
     kwargs: tuple[tuple[str, Any], ...]
 
     def __call__(self, params: Params, images: Float[Array, "b ..."], tap: Tap, *inputs: Any) -> Any:
         import haiku as hk
 
-        ran: dict[str, str] = {}  # what kind of thing it is
-
         def intercept(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
             output = method(*args, **kwargs)
-            name = context.module.module_name
-            if context.method_name != "__call__":
-                name = f"{name}.{context.method_name}"
-            theirs = type(context.module).__module__.partition(".")[0] == "haiku" or context.method_name == "__init__"
-            ran[name] = "module" if context.method_name == "__call__" else "haiku's own" if theirs else "method"
-            return tap(output) if name == self.layer else output
+            name, method_name = context.module.module_name, context.method_name
+            if method_name == "__call__":
+                return tap(name, output)
+            theirs = method_name == "__init__" or type(context.module).__module__.startswith("haiku.")
+            return output if theirs else tap(f"{name}.{method_name}", output)
 
         arguments = (params["params"], params["state"]) if self.stateful else (params,)
+        arguments += (None,) * self.takes_key
         try:
             with hk.intercept_methods(intercept):
-                outputs = self.apply(*arguments, None, images, *inputs, **dict(self.kwargs))
+                outputs = self.apply(*arguments, images, *inputs, **dict(self.kwargs))
         except ValueError as error:
             if "PRNGKey" not in str(error):
                 raise
@@ -102,12 +113,6 @@ class _Haiku:
                 f"the network draws random numbers ({error}): transform it in inference mode, such as with "
                 "is_training=False"
             ) from error
-        if self.layer not in ran:
-            paths = [name for kind in ("module", "method") for name in ran if ran[name] == kind]
-            choices = ", ".join(map(repr, paths))
-            raise ValueError(
-                f"layer {self.layer!r} is not a module that runs, nor a method of one; choose from {choices}"
-            )
         if not self.stateful:
             return outputs
         outputs, state = outputs

@@ -1,18 +1,23 @@
-"""A network that can't be cut, as features and head: it is run twice, the second time with other activations.
+"""Any network that hands the output of its layers to a function, as an `Apply`: cut in two at one of them.
 
-`features` runs the network and keeps what the layer gives. `head` runs it again on the same images and goes on from
-the activations instead of the layer's own output: that is the network after the cut. What lies before the layer is
-then computed for nothing, which XLA leaves out of the compiled function.
+The network is traced on one image (`jax.make_jaxpr`) and the trace is cut at the layer (`_split`). So it is a true
+cut: `features` runs what comes before the layer, `head` what comes after it, and what flows around the layer is the
+carry. Nothing is run twice, and because the trace is of one image, `jax.vmap` keeps images apart.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Jaxpr, jaxpr_as_fun
 from jaxtyping import Array, Float
 
+from sscam_jax.adapt import _names, _remedies
+from sscam_jax.adapt._split import Halves, mark, split
 from sscam_jax.adapt.layout import Layout
 from sscam_jax.types import Apply, Params
 
@@ -21,14 +26,14 @@ try:
 except ImportError:  # where older versions of JAX have it
     from jax.core import get_opaque_trace_state
 
-Tap = Callable[[Any], Any]
-"""What a network hands the layer's output to; it goes on with what it gets back."""
+Tap = Callable[[str, Any], Any]
+"""`(name of the layer, its output) -> output`: what the network goes on with."""
 
 Network = Callable[..., Any]
-"""`(params, images, tap, *inputs) -> outputs`, hashed by value."""
+"""`(params, images, tap, *inputs) -> outputs`."""
 
 Inputs = Sequence[Any]
-Logits = int | str | None
+Logits = int | str | tuple[int | str, ...] | None
 
 
 def cut(
@@ -41,14 +46,14 @@ def cut(
     layout: Layout,
     one_image: bool = False,
 ) -> tuple[Apply, Params]:
-    """The network cut where it calls `tap`.
+    """The network cut after the layer of that name.
 
     Args:
-        network: the network.
+        network: the network. Two that are equal share a compilation; one that has no hash is equal to itself only.
         params: its parameters.
-        layer: what to call the cut in messages.
+        layer: the name with which the network calls its tap where it is cut.
         inputs: what the network takes after the images, without batch axis.
-        logits: the item of the outputs that holds the logits; None: the outputs themselves.
+        logits: where the logits are among the outputs; None: the outputs are the logits.
         layout: how it lays images and activations out.
         one_image: whether the network takes one image, without batch axis.
 
@@ -57,15 +62,22 @@ def cut(
     """
     try:
         hash(network)
-    except TypeError as error:
-        raise ValueError(
-            f"the network can't be compiled once for all calls, for a part of it has no hash ({error}): "
-            "write lists, dicts and arrays among its settings and keyword arguments as tuples"
-        ) from error
+    except TypeError:
+        network = _Itself(network)
     if inputs:
         network, params = _WithInputs(network, one_image), {"network": params, "inputs": tuple(inputs)}
     settings = (network, layer, logits, layout, one_image)
     return Apply(_Features(*settings), _Head(*settings)), params
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Itself:
+    """A network among whose settings are lists, arrays or other things without a hash: equal to itself only."""
+
+    network: Network
+
+    def __call__(self, *args: Any) -> Any:
+        return self.network(*args)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +88,33 @@ class _WithInputs:
     def __call__(self, params: Params, images: Float[Array, "..."], tap: Tap) -> Any:
         inputs = params["inputs"]
         if not self.one_image:
-            inputs = jax.tree.map(lambda each: jnp.broadcast_to(each, (images.shape[0], *jnp.shape(each))), inputs)
+            inputs = jax.tree.map(lambda each: jnp.asarray(each)[None], inputs)
         return self.network(params["network"], images, tap, *inputs)
+
+
+class _Traced(NamedTuple):
+    """A network's trace on one image: its halves, its outputs, and where among them the arrays stand."""
+
+    halves: Halves
+    jaxpr: Jaxpr
+    marked: jax.ShapeDtypeStruct
+    outputs: Any  # with True in the places of arrays
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Carry:
+    """What the head takes beside the activations.
+
+    Attributes:
+        tokens: the tokens that have no place on the grid.
+        around: what flows around the layer.
+        image: shape and dtype of one image, which the head needs to trace the network again.
+    """
+
+    tokens: Any
+    around: Any
+    image: jax.ShapeDtypeStruct = dataclasses.field(metadata=dict(static=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,116 +125,140 @@ class _Cut:
     layout: Layout
     one_image: bool
 
-    def run(
-        self, params: Params, images: Float[Array, "..."], replacement: Float[Array, "..."] | None
-    ) -> tuple[Any, Float[Array, "..."]]:
-        """The network's outputs, and what the layer gave before it was replaced."""
-        given = []
-        outside = get_opaque_trace_state()
+    def run(self, params: Params, image: Float[Array, "..."], tap: Tap) -> Any:
+        """The network's outputs for one image."""
+        images = self.layout.images(image[None])
+        return self.network(params, images[0] if self.one_image else images, tap)
 
-        def tap(output: Any) -> Any:
-            if get_opaque_trace_state() != outside:
-                raise ValueError(
-                    f"layer {self.layer!r} runs inside a transformation of the network (a scan, remat, jit or vmap): "
-                    "cut outside it"
-                )
-            leaves, treedef = jax.tree.flatten(output)
-            if not leaves or not isinstance(leaves[0], jax.Array):
-                raise ValueError(f"layer {self.layer!r} gives {type(output).__name__}, expected an array of maps")
-            given.append(leaves[0])
-            return output if replacement is None else jax.tree.unflatten(treedef, [replacement, *leaves[1:]])
+    def try_out(self, params: Params, layout: Layout, image: jax.ShapeDtypeStruct) -> None:
+        """Trace the network with another layout, or on another image, and keep nothing of it."""
 
-        outputs = self.network(params, images, tap)
-        if len(given) != 1:
+        def run(params: Params, image: Float[Array, "..."]) -> None:
+            dataclasses.replace(self, layout=layout).run(params, image, lambda name, output: output)
+
+        jax.eval_shape(run, params, image)
+
+    def trace(self, params: Params, image: jax.ShapeDtypeStruct) -> _Traced:
+        """Trace the network on one image, and cut it."""
+        marked: list[Any] = []
+        names: list[str] = []
+        outputs: Any = None
+
+        def arrays(params: Params, image: Float[Array, "..."]) -> list[Any]:
+            nonlocal outputs
+            outputs = self.run(params, image, _marking(self.layer, marked, names))
+            leaves = jax.tree.leaves(outputs)
+            outputs = jax.tree.map(_is_array, outputs)
+            return [leaf if self.one_image else _of_one(leaf) for leaf in leaves if _is_array(leaf)]
+
+        try:
+            closed = jax.make_jaxpr(arrays)(params, image)
+        except Exception as error:
+            _remedies.explain(error, functools.partial(self.try_out, params), self.layout, image)
+            raise
+        if len(marked) != 1:
+            if names and not marked:
+                raise _names.unknown_layer(self.layer, "that runs", names)
             raise ValueError(
-                f"layer {self.layer!r} runs {len(given)} times in one pass of the network: "
+                f"layer {self.layer!r} runs {len(marked)} times in one pass of the network: "
                 "cut at a layer that runs once"
             )
-        return outputs, given[0]
+        halves = split(closed)
+        if halves is None:
+            raise ValueError(f"no output of the network depends on layer {self.layer!r}: cut at another")
+        return _Traced(halves, closed.jaxpr, marked[0], outputs)
+
+
+def _marking(layer: str, marked: list[Any], names: list[str]) -> Tap:
+    """A tap that marks the output of one layer in the trace, and notes the names of all."""
+    outside = get_opaque_trace_state()
+
+    def tap(name: str, output: Any) -> Any:
+        names.append(name)
+        if name != layer:
+            return output
+        if get_opaque_trace_state() != outside:
+            raise ValueError(
+                f"layer {layer!r} runs inside a transformation of the network (a scan, remat, jit or vmap): "
+                "cut outside it"
+            )
+        leaves, treedef = jax.tree.flatten(output)
+        if not leaves or not isinstance(leaves[0], jax.Array):
+            raise ValueError(f"layer {layer!r} gives {type(output).__name__}, expected an array of maps")
+        marked.append(jax.ShapeDtypeStruct(leaves[0].shape, leaves[0].dtype))
+        return jax.tree.unflatten(treedef, [mark.bind(leaves[0]), *leaves[1:]])
+
+    return tap
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray)
+
+
+def _of_one(leaf: Any) -> Any:
+    """An output for a batch of one image, without the batch axis; what has none stays."""
+    return jax.lax.squeeze(jnp.asarray(leaf), (0,)) if leaf.shape[:1] == (1,) else leaf
 
 
 class _Features(_Cut):
     def __call__(self, params: Params, images: Float[Array, "b *space c_in"]) -> tuple[Float[Array, "b ..."], Any]:
-        def layer(images: Float[Array, "..."]) -> Float[Array, "..."]:
-            return self.run(params, images, None)[1]
-
-        output = (jax.vmap(layer) if self.one_image else layer)(self.layout.images(images))
-        activations, others = self.layout.to_grid(output, images.shape[1:-1])
-        return activations, (images, others)
+        image = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
+        traced = self.trace(params, image)
+        leaves, before = jax.tree.leaves(params), jaxpr_as_fun(traced.halves.before)
+        output, *around = jax.vmap(lambda image: before(*leaves, image))(images)
+        if not self.one_image:
+            if traced.marked.shape[:1] != (1,):
+                raise ValueError(
+                    f"layer {self.layer!r} gives shape {traced.marked.shape} for one image, expected [1, ...]: cut at "
+                    "a layer that gives one row per image"
+                )
+            output = output[:, 0]
+        activations, tokens = self.layout.to_grid(output, image.shape[:-1])
+        return activations, _Carry(tokens, around, image)
 
 
 class _Head(_Cut):
-    def __call__(self, params: Params, activations: Float[Array, "b ..."], carry: Any) -> Float[Array, "b ..."]:
-        images, others = carry
+    def __call__(self, params: Params, activations: Float[Array, "b ..."], carry: _Carry) -> Float[Array, "b ..."]:
+        traced, outputs = self.after(params, activations, carry)
+        at = _place(traced.outputs, self.logits)
+        _remedies.warn_of_probabilities(traced.jaxpr, at)
+        return outputs[at]
 
-        def rest(images: Float[Array, "..."], output: Float[Array, "..."]) -> Float[Array, "..."]:
-            return _item(self.run(params, images, output)[0], self.logits)
+    def after(self, params: Params, activations: Float[Array, "b ..."], carry: _Carry) -> tuple[_Traced, list[Any]]:
+        """The trace, and the arrays among the network's outputs."""
+        traced = self.trace(params, carry.image)
+        output = self.layout.from_grid(activations, carry.tokens).astype(traced.marked.dtype)
+        leaves, after = jax.tree.leaves(params), jaxpr_as_fun(traced.halves.after)
+        output = output if self.one_image else output[:, None]
+        return traced, jax.vmap(lambda *each: after(*leaves, *each))(output, *carry.around)
 
-        output = self.layout.from_grid(activations, others)
-        return (jax.vmap(rest) if self.one_image else rest)(self.layout.images(images), output)
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """A head that gives all of a network's outputs, in their own structure, and not its logits alone."""
+
+    head: _Head
+
+    def __call__(self, params: Params, activations: Float[Array, "b ..."], carry: Any) -> Any:
+        traced, outputs = self.head.after(params, activations, carry)
+        leaves, treedef = jax.tree.flatten(traced.outputs)
+        arrays = iter(outputs)
+        return jax.tree.unflatten(treedef, [next(arrays) if leaf is True else leaf for leaf in leaves])
 
 
-def _item(outputs: Any, logits: Logits) -> Float[Array, "..."]:
-    """The logits among a network's outputs."""
-    if logits is None and isinstance(outputs, jax.Array):
-        return outputs
-    items: dict[Any, Any] = {}
-    if isinstance(outputs, Mapping):
-        items = dict(outputs)
-    elif isinstance(outputs, Sequence):
-        items = dict(enumerate(outputs))
-    if logits not in items or not isinstance(items[logits], jax.Array):
-        choices = [repr(name) for name, value in items.items() if isinstance(value, jax.Array)]
+def all_outputs(head: Callable[..., Any]) -> Callable[..., Any]:
+    """The head of an adapted network with all its outputs, unless an item is chosen; any other head as it is."""
+    return Outputs(head) if isinstance(head, _Head) and head.logits is None else head
+
+
+def _place(outputs: Any, logits: Logits) -> int:
+    """Which of the arrays among a network's outputs is the logits."""
+    wanted = () if logits is None else logits if isinstance(logits, tuple) else (logits,)
+    paths = [_names.keys(path) for path, leaf in jax.tree.leaves_with_path(outputs) if leaf is True]
+    if wanted not in paths:
+        choices = ", ".join(repr(path[0] if len(path) == 1 else path) for path in paths if path)
         raise ValueError(
             f"logits={logits!r} is not an array among the network's outputs, a {type(outputs).__name__}; "
-            f"choose from {', '.join(choices) or 'nothing: return an array, or a tuple or dict of arrays'}"
+            f"choose from {choices or 'nothing: return an array, or a tuple or dict of arrays'}"
         )
-    return items[logits]
-
-
-def plain(
-    network: Callable[..., Any],
-    params: Params,
-    *,
-    inputs: Inputs = (),
-    logits: Logits = None,
-    channels_first: bool = False,
-    tokens: int | None = None,
-    grid: tuple[int, ...] | None = None,
-) -> tuple[Apply, Params]:
-    """A plain function as a network to explain: it says where it is cut by a call.
-
-    The function is `network(params, images, tap, *inputs)`. It calls `tap` once, with the activations to explain, and
-    goes on with what it gets back: `maps = tap(maps)`. A network that is two functions already is an `Apply` of them.
-
-    Args:
-        network: the function; a module-level one, or another that hashes by value, is compiled once.
-        params: its parameters, a pytree of arrays.
-        inputs: what it takes after `tap`: arrays without batch axis, repeated for every image. They are
-            `params["inputs"]` of the parameters that come back: `jax.vmap` over them and the images gives each image
-            its own.
-        logits: the item of the outputs that holds the logits, an index or a key; None: the outputs are the logits.
-        channels_first: whether it takes images [b, c_in, *space] and has activations [b, c, *grid]. The images of
-            methods are [b, *space, c_in] all the same.
-        tokens: for activations [b, tokens, c], how many tokens (class token, registers) come before those of the
-            patches, which are laid on a grid; the others are carried to the head. None: activations are maps already.
-        grid: how many patches lie along each axis; None: as evenly as the image's sides have it.
-
-    Returns:
-        The network, and the parameters that it takes.
-
-    Raises:
-        ValueError: an option that does not fit; and when it runs, that the cut is not one array, or not passed once.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from sscam_jax import adapt, grad_cam
-        >>> def network(params, images, tap):
-        ...     maps = tap(jnp.tanh(images @ params["conv"]))
-        ...     return maps.mean((1, 2)) @ params["dense"]
-        >>> apply, params = adapt.plain(network, {"conv": jnp.eye(3), "dense": jnp.eye(3)})
-        >>> grad_cam(apply, params, jnp.ones((1, 4, 4, 3)), [0]).weights.tolist()
-        [[0.0625, 0.0, 0.0]]
-    """
-    layout = Layout(channels_first, tokens, grid)
-    return cut(network, params, "tap", inputs=inputs, logits=logits, layout=layout)
+    return paths.index(wanted)

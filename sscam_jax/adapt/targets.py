@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxtyping import Array
 
+from sscam_jax.adapt.tap import all_outputs
 from sscam_jax.types import Apply, Params, Sections
 
 
@@ -48,7 +49,7 @@ def target(apply: Apply, params: Params, function: Callable[..., Array], *arrays
     cut = apply.sections
     sections = cut and Sections(_Of(cut.stem), _Of(cut.early), _Then(cut.late, function))
     for_cpu = apply.for_cpu and _ForCPU(apply.for_cpu)
-    targeted = Apply(_Of(apply.features), _Then(apply.head, function), sections, for_cpu)
+    targeted = Apply(_Of(apply.features), _Then(all_outputs(apply.head), function), sections, for_cpu)
     return targeted, {"network": params, "target": arrays}
 
 

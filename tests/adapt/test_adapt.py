@@ -76,6 +76,51 @@ def test_it_costs_what_a_true_cut_costs():
     assert flops(apply, params, IMAGES) == flops(toy.MLP, params, IMAGES)
 
 
+def residual(params, images, tap):
+    """A network with a skip around the cut, as every transformer has."""
+    before, _ = toy.features(params, images)
+    maps = before + jnp.tanh(tap(before * 2))
+    return toy.mlp_head(params, maps, ())
+
+
+def residual_features(params, images):
+    before, _ = toy.features(params, images)
+    return before * 2, before
+
+
+def residual_head(params, activations, carry):
+    return toy.mlp_head(params, carry + jnp.tanh(activations), ())
+
+
+def test_nothing_before_the_cut_runs_again_where_something_flows_around_it():
+    apply, params = adapt.plain(residual, PARAMS)
+    true = sscam.Apply(residual_features, residual_head)
+    for method in METHODS.values():
+        close(method(apply, params, IMAGES, LABELS), method(true, PARAMS, IMAGES, LABELS))
+    activations, carry = apply.features(params, IMAGES)
+    assert [leaf.size for leaf in jax.tree.leaves(carry)] == [activations.size], "the skip, and nothing else"
+    traced = str(jax.make_jaxpr(apply.head)(params, activations, carry))
+    assert traced.count("dot_general") == 2, "the hidden and the last layer, not the first"
+
+
+def test_a_layer_without_influence_is_refused():
+    def ignored(params, images, tap):
+        tap(toy.features(params, images)[0])
+        return network(params, images, lambda maps: maps)
+
+    with pytest.raises(ValueError, match="no output of the network depends on layer 'tap': cut at another"):
+        sscam.grad_cam(*adapt.plain(ignored, PARAMS), IMAGES, LABELS)
+
+
+@pytest.mark.parametrize("end", [jax.nn.softmax, jax.nn.sigmoid, jax.jit(lambda y: jax.nn.softmax(y)[:, ::1])])
+def test_probabilities_are_noticed(end):
+    def probabilities(params, images, tap):
+        return end(network(params, images, tap))
+
+    with pytest.warns(UserWarning, match="the network ends in a (softmax|sigmoid), but methods expect logits"):
+        sscam.grad_cam(*adapt.plain(probabilities, PARAMS), IMAGES, LABELS)
+
+
 def test_adapted_twice_is_compiled_once():
     traces = []
 
@@ -145,10 +190,30 @@ def test_a_grid_of_ones_own():
 def test_layouts_that_make_no_sense():
     with pytest.raises(ValueError, match="tokens=-1 is negative: it counts the tokens before the patches"):
         adapt.plain(network, PARAMS, tokens=-1)
-    with pytest.raises(ValueError, match=r"grid=\(2, 2\) needs tokens, the number of tokens before the patches"):
-        adapt.plain(network, PARAMS, grid=(2, 2))
-    with pytest.raises(ValueError, match=r"the layer gives shape \(2, 4, 5, 6\); tokens=1 expects \[b, tokens, c\]"):
+    with pytest.raises(
+        ValueError, match=r"the layer gives shape \(2, 4, 5, 6\); tokens=1, grid=None expect \[b, tokens, c\]"
+    ):
         adapt.plain(network, PARAMS, tokens=1)[0].features(PARAMS, IMAGES)
+
+
+def test_tokens_are_counted_where_only_one_number_fits():
+    square = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 16, 3)), jnp.float32)
+    for before in (0, 1, 5):
+        apply, params = adapt.plain(functools.partial(tokens, before=before), PARAMS)
+        assert apply.features(params, square)[0].shape == (2, 8, 8, toy.CHANNELS)
+
+
+def test_tokens_that_can_not_be_counted():
+    def many(n):
+        return adapt.plain(lambda params, images, tap: tap(images.mean() + jnp.ones((1, n, 6))).mean(1), {})[0]
+
+    images = jnp.ones((1, 4, 4, 3))
+    with pytest.raises(
+        ValueError, match=r"9 tokens per image, .* \(4, 4\) is ambiguous: set tokens= .*, such as tokens"
+    ):
+        many(9).features({}, images)
+    with pytest.raises(ValueError, match=r"40 tokens .* not clear: set tokens= to the number of class and register"):
+        many(40).features({}, images)
 
 
 def outputs_of(make):
@@ -161,8 +226,9 @@ def outputs_of(make):
         (lambda y: {"logits": y, "aux": y * 2, "loss": 0.0}, "logits"),
         (lambda y: (y * 2, y), 1),
         (lambda y: [y, None], 0),
+        (lambda y: {"cls": {"p4": y, "p5": y * 2}, "box": y}, ("cls", "p4")),
     ],
-    ids=["dict", "tuple", "list"],
+    ids=["dict", "tuple", "list", "nested"],
 )
 def test_logits_among_the_outputs(make, logits):
     apply, params = adapt.plain(outputs_of(make), PARAMS, logits=logits)
@@ -182,6 +248,19 @@ def test_logits_that_are_not_there(make, logits, message):
     apply, params = adapt.plain(outputs_of(make), PARAMS, logits=logits)
     with pytest.raises(ValueError, match=message):
         sscam.grad_cam(apply, params, IMAGES, LABELS)
+
+
+def test_a_target_sees_all_outputs():
+    def two_scales(params, images, tap):
+        logits = network(params, images, tap)
+        return {"cls": (logits, logits * 2), "name": None}
+
+    def of_both(outputs):
+        return outputs["cls"][1] - outputs["cls"][0]
+
+    apply, params = adapt.target(*adapt.plain(two_scales, PARAMS), of_both)
+    expected = sscam.grad_cam(toy.MLP, PARAMS, IMAGES, LABELS)
+    np.testing.assert_allclose(sscam.grad_cam(apply, params, IMAGES, LABELS).raw, expected.raw, rtol=1e-4, atol=1e-6)
 
 
 def scaled(params, images, tap, scale, shift):
@@ -254,11 +333,14 @@ def test_a_cut_inside_a_transformation_is_refused(transform):
 
 
 def test_settings_without_a_hash():
+    """Such a network is equal to itself only, and works."""
+
     class Unhashable(dict):
         __call__ = staticmethod(network)
 
-    with pytest.raises(ValueError, match="a part of it has no hash .*: write lists, dicts and arrays .* as tuples"):
-        adapt.plain(Unhashable(), PARAMS)
+    apply, params = adapt.plain(Unhashable(), PARAMS)
+    close(sscam.grad_cam(apply, params, IMAGES, LABELS), sscam.grad_cam(toy.MLP, PARAMS, IMAGES, LABELS))
+    assert apply == apply and apply != adapt.plain(Unhashable(), PARAMS)[0]
 
 
 def difference(logits, first, second):

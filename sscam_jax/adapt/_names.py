@@ -1,0 +1,61 @@
+"""Names: of layers, close ones first; of frameworks; and of the items of a pytree."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+_MOST = 60
+
+# Where the base class of a framework's models is defined -> the adapter that takes them.
+_ADAPTERS = {
+    "flax.nnx": "flax_nnx",
+    "flax.linen": "linen",
+    "equinox": "equinox",
+    "haiku": "haiku",
+    "keras": "keras",
+    "torch": "torch",
+    "transformers.modeling_flax_utils": "huggingface",
+}
+
+
+def unknown_layer(layer: str, where: str, names: Iterable[str]) -> ValueError:
+    """What to raise where no layer has this name; `where` says of what, such as "of Net"."""
+    names = list(dict.fromkeys(names))
+    close = difflib.get_close_matches(layer, names, n=5)
+    ordered = close + [name for name in names if name not in close]
+    more = f" and {len(ordered) - _MOST} more" if len(ordered) > _MOST else ""
+    choices = ", ".join(map(repr, ordered[:_MOST])) + more
+    return ValueError(f"layer {layer!r} is not a module {where}, nor a method of one; choose from {choices}")
+
+
+def adapter_of(model: Any) -> str | None:
+    """The name of the adapter for a model, by where its classes are defined; nothing is imported."""
+    for cls in type(model).__mro__:
+        for place, adapter in _ADAPTERS.items():
+            if f"{cls.__module__}.".startswith(f"{place}."):
+                return adapter
+    return None
+
+
+def check_adapter(model: Any, expected: str) -> None:
+    """Refuse a model of another framework.
+
+    Raises:
+        ValueError: the model is not one for the adapter `expected`; the message names the right one.
+    """
+    found = adapter_of(model)
+    if found == expected:
+        return
+    kind = f"a {type(model).__module__}.{type(model).__qualname__}"
+    if found == "huggingface":
+        remedy = 'adapt.linen(model.module, {"params": model.params}, layer, logits="logits", deterministic=True)'
+    elif found is not None:
+        remedy = f"adapt.{found}"
+    else:
+        remedy = "adapt.plain for a function of your own, or sscam.Apply for two"
+    raise ValueError(f"adapt.{expected} is given {kind}; use {remedy}")
+
+
+def keys(path: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A path of a pytree as plain keys, indices and attributes."""
+    return tuple(next(getattr(key, name) for name in ("key", "idx", "name") if hasattr(key, name)) for key in path)
