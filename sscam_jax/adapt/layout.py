@@ -80,8 +80,9 @@ def _even(patches: int, space: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _only(tokens: int, space: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-    """The one grid of square patches that leaves at most `MOST_TOKENS` tokens over."""
-    grids = {tuple(length // side for length in space) for side in range(1, min(space) + 1)}
+    """The one grid of square patches that covers the image and leaves at most `MOST_TOKENS` tokens over."""
+    sides = [side for side in range(1, min(space)) if not any(length % side for length in space)]
+    grids = {tuple(length // side for length in space) for side in sides}
     found = sorted(grid for grid in grids if 0 <= tokens - math.prod(grid) <= MOST_TOKENS)
     if len(found) != 1:
         meant = " or ".join(f"tokens={tokens - math.prod(grid)} (a grid of {grid})" for grid in found)

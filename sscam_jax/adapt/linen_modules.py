@@ -54,7 +54,7 @@ def linen(
             a state that changes.
 
     Example:
-        >>> import jax
+        >>> import jax, jax.numpy as jnp
         >>> from flax import linen as nn
         >>> from sscam_jax import adapt, grad_cam
         >>> module = nn.Sequential([nn.Conv(8, (3, 3)), nn.relu, lambda x: x.mean((1, 2)), nn.Dense(10)])

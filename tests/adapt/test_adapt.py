@@ -207,13 +207,11 @@ def test_tokens_that_can_not_be_counted():
     def many(n):
         return adapt.plain(lambda params, images, tap: tap(images.mean() + jnp.ones((1, n, 6))).mean(1), {})[0]
 
-    images = jnp.ones((1, 4, 4, 3))
-    with pytest.raises(
-        ValueError, match=r"9 tokens per image, .* \(4, 4\) is ambiguous: set tokens= .*, such as tokens"
-    ):
-        many(9).features({}, images)
-    with pytest.raises(ValueError, match=r"40 tokens .* not clear: set tokens= to the number of class and register"):
-        many(40).features({}, images)
+    images = jnp.ones((1, 12, 12, 3))
+    with pytest.raises(ValueError, match=r"10 tokens per image, .* is ambiguous: set tokens= .*, such as tokens=6 "):
+        many(10).features({}, images)
+    with pytest.raises(ValueError, match=r"60 tokens .* not clear: set tokens= to the number of class and register"):
+        many(60).features({}, images)
 
 
 def outputs_of(make):

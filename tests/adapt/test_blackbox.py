@@ -1,0 +1,67 @@
+"""Functions of NumPy arrays: the same maps as of the network in JAX, and what such a function can't do."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sscam_jax as sscam
+from sscam_jax import adapt
+from tests import toy
+
+NUMPY = toy.params()
+PARAMS = toy.on_device(NUMPY)
+IMAGES = jnp.asarray(toy.images())
+LABELS = [1, 3]
+
+
+def maps(images: np.ndarray) -> np.ndarray:
+    return toy.features(NUMPY, images)[0]
+
+
+def logits(images: np.ndarray) -> np.ndarray:
+    assert isinstance(images, np.ndarray)
+    return toy.mlp_head(NUMPY, maps(images), ())
+
+
+METHODS = {
+    "score_cam": functools.partial(sscam.score_cam, chunk_size=4),
+    "ss_cam": functools.partial(sscam.ss_cam, key=jax.random.key(0), n_samples=2, chunk_size=4),
+    "is_cam": functools.partial(sscam.is_cam, chunk_size=4),
+    "rise": functools.partial(sscam.rise, key=jax.random.key(0), n_samples=4, cells=2),
+    "occlusion": functools.partial(sscam.occlusion, window=4, stride=4),
+    "eigen_cam": sscam.eigen_cam,
+}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_methods_that_read_scores(method):
+    apply, params = adapt.black_box(logits, maps)
+    assert apply == adapt.black_box(logits, maps)[0]
+    left, right = method(apply, params, IMAGES, LABELS), method(toy.MLP, PARAMS, IMAGES, LABELS)
+    for name, a, b in zip(left._fields, left, right, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_vmap_joins_its_axis_with_the_batch():
+    apply, params = adapt.black_box(logits, maps)
+    together = jax.vmap(lambda image: apply(params, image[None])[0])(IMAGES)
+    np.testing.assert_allclose(together, logits(np.asarray(IMAGES)), rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_black_box_can_not_do():
+    apply, params = adapt.black_box(logits, maps)
+    with pytest.raises(ValueError, match="a black box has no gradients: use a method without, such as score_cam"):
+        sscam.grad_cam(apply, params, IMAGES, LABELS)
+    with pytest.raises(Exception, match="a black box has no head to run on changed activations: use score_cam"):
+        jax.block_until_ready(sscam.ablation_cam(apply, params, IMAGES, LABELS))
+
+
+def test_results_of_another_shape():
+    apply, params = adapt.black_box(maps, maps)
+    with pytest.raises(
+        ValueError, match=r"'maps' gives shape \(1, 4, 5, 6\) for images of .*, expected \[n, classes\]"
+    ):
+        sscam.score_cam(apply, params, IMAGES, LABELS)
