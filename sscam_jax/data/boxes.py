@@ -55,6 +55,7 @@ def fitted_boxes(
     kept = []
     for box in boxes:
         text = f"box {', '.join(f'{edge:g}' for edge in box)} (y0, x0, y1, x1)"
+        # Checked before and after clipping, so that the message tells an empty box from a box outside the image.
         inside = np.clip(box, np.float32(0), ends)
         if not (box[2] > box[0] and box[3] > box[1]):
             problems.append(f"{text} has no area: dropped")

@@ -49,6 +49,7 @@ def table(file: pathlib.Path) -> Source:
         ValueError: a column is missing or unknown, a value is not a number (the message names the line), or there is
             no row.
     """
+    # utf-8-sig, because spreadsheets write a byte order mark.
     with file.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines)
         columns = tuple(reader.fieldnames or ())
@@ -71,7 +72,7 @@ def table(file: pathlib.Path) -> Source:
         labels[path] = labels.get(path, 0) + 1
     examples = [
         Example(
-            path if labels[path] == 1 else f"{path}:{label}",
+            path if labels[path] == 1 else f"{path}:{label}",  # names must be unique
             file.parent / path,
             label,
             np.array(boxes, np.float32) if boxes else None,

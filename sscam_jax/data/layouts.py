@@ -97,7 +97,7 @@ def _first_folder(root: pathlib.Path, *choices: str) -> pathlib.Path:
 
 def _synsets(root: pathlib.Path) -> dict[str, str]:
     """Return names by WordNet id in the order of the class indices. A list in the folder has precedence."""
-    for name in ("synset_words.txt", "LOC_synset_mapping.txt"):
+    for name in ("synset_words.txt", "LOC_synset_mapping.txt"):  # Caffe's list, Kaggle's list
         if (root / name).is_file():
             lines = (root / name).read_text("utf-8").splitlines()
             return {wnid: words.strip() for wnid, _, words in (line.partition(" ") for line in lines) if wnid}
@@ -176,6 +176,7 @@ def voc2007(root: pathlib.Path, split: str = "trainval") -> Source:
     folder = next((each for each in (root, root / "VOC2007", root / "VOCdevkit" / "VOC2007") if _is_voc(each)), None)
     if folder is None:
         raise ValueError(f"'{root}' has no folder 'VOC2007' with 'ImageSets/Main'")
+    # Files such as aeroplane_train.txt are lists of a single class.
     lists = {file.stem: file for file in (folder / "ImageSets" / "Main").glob("*.txt") if "_" not in file.stem}
     if split not in lists:
         raise ValueError(f"split '{split}' is not one of voc2007 in '{root}'; choose from {_quoted(lists)}")
@@ -187,7 +188,7 @@ def voc2007(root: pathlib.Path, split: str = "trainval") -> Source:
             examples.append(Example(stem, image, problem=given))
             continue
         for label, name in enumerate(VOC_CLASSES):
-            boxes = given.boxes(name, 1)
+            boxes = given.boxes(name, 1)  # VOC numbers pixels from 1
             if len(boxes):
                 examples.append(Example(f"{stem}:{name}", image, label, boxes, given.size))
     return listed(f"voc2007:{split}", VOC_CLASSES, examples)

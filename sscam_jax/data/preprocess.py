@@ -81,7 +81,7 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         return ImageCms.ImageCmsTransform(
             ImageCms.ImageCmsProfile(lab), ImageCms.ImageCmsProfile(srgb), "LAB", "RGB"
         ).apply(image)
-    if image.has_transparency_data:
+    if image.has_transparency_data:  # on white, because hidden pixels often have arbitrary colours
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
@@ -113,6 +113,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     References:
         Pillow's handbook, Concepts: modes.
     """
+
     image, _, _ = open_stored(path, str(pathlib.Path(path)))
     return image
 
@@ -141,11 +142,13 @@ def crop_window(width: int, height: int, size: int) -> tuple[int, int, int, int]
 
 def _crop(image: Image.Image, size: int) -> Image.Image:
     width, height, left, top = crop_window(image.width, image.height, size)
+    # A thin image grows by the ratio of its sides, so a small file can need much memory.
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
         raise ValueError(
             f"an image of {image.width}×{image.height} pixels is too narrow for fit 'crop': resized to "
             f"{width}×{height} it would exceed the limit of {Image.MAX_IMAGE_PIXELS} pixels; use fit 'squash'"
         )
+    # The whole image is resized before the crop, as torchvision does: the filter sees pixels outside the window.
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     return image.crop((left, top, left + size, top + size))
 

@@ -56,6 +56,7 @@ def _voc_examples(record: dict[str, Any]) -> Iterator[Example]:
     # TFDS stores the integers of the XML file divided by the size of the image. The XML counts pixels from 1.
     shares = np.array(objects["bbox"], np.float32).reshape(-1, 4)
     boxes = np.round(shares * np.array([height, width] * 2, np.float32)) - np.array([1, 1, 0, 0], np.float32)
+    # Difficult objects are left out, as in `layouts.voc2007`.
     labels = np.where(np.array(objects["is_difficult"], bool), -1, np.array(objects["label"], int))
     for label in sorted(set(labels.tolist()) - {-1}):
         yield Example(f"{stem}:{VOC_CLASSES[label]}", image, label, boxes[labels == label], (height, width))
@@ -126,6 +127,7 @@ def tfds(name: str, split: str = "") -> Source:
         builder = package.builder(name)
     except package.core.DatasetNotFoundError as error:
         raise ValueError(unbuilt) from error
+    # Only array_record can be read at random positions.
     if not builder.is_prepared() or builder.info.file_format.value != "array_record":
         raise ValueError(f"{unbuilt} (data folder '{builder.data_path}')")
     split, choices = split or _DEFAULTS[name], sorted(builder.info.splits) + ["trainval"] * voc

@@ -52,6 +52,7 @@ def probability(logits: Float[Array, "*m b n"], labels: Int[Array, " b"]) -> Flo
 
 def ranks(maps: Float[Array, "m b *space"]) -> Int[Array, "m b *space"]:
     """Rank the pixels of each map. The highest pixel has rank 0. Ties break in row-major order."""
+    # Stable, so that equal pixels keep their row-major order.
     order = jnp.argsort(-maps.reshape(*maps.shape[:2], -1), axis=-1, stable=True)
     places = jnp.broadcast_to(jnp.arange(order.shape[-1], dtype=jnp.int32), order.shape)
     placed = jnp.put_along_axis(jnp.zeros_like(places), order, places, axis=-1, inplace=False)

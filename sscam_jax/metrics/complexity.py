@@ -71,6 +71,7 @@ def sparseness(maps: Float[Array, "..."], *, spatial_axes: int = 2) -> Float[Arr
     rank = (2 * jnp.arange(1, n + 1, dtype=jnp.float32) - n - 1) / n
     total = ordered.sum(-1)
     weighted = jnp.einsum("...i,i->...", ordered, rank, precision="highest")
+    # The inner `where` keeps the derivative finite: that of 0 / 0 would be NaN even where it is not selected.
     return jnp.where(total > 0, weighted / jnp.where(total > 0, total, 1.0), 0.0)
 
 
@@ -102,6 +103,7 @@ def coherency(
     References:
         Poppi et al., Revisiting the Evaluation of Class Activation Mapping for Explainability, CVPR Workshops 2021.
     """
+    # `pearson` returns 0 for constant maps, which would become 50 here, as good as unrelated maps.
     correlation = pearson(maps, explained, spatial_axes=spatial_axes)
     a, b = _flat(maps, spatial_axes), _flat(explained, spatial_axes)
     varies = (a.max(-1) > a.min(-1)) & (b.max(-1) > b.min(-1))

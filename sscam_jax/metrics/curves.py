@@ -42,6 +42,7 @@ def _curve(
     pixels = maps[0, 0].size
     if not 1 <= steps <= pixels:
         raise ValueError(f"steps={steps} is not possible with maps of {pixels} pixels; choose from 1 to {pixels}")
+    # Rounded, so the steps differ by at most one pixel and the last one changes every pixel.
     counts = jnp.asarray([round(pixels * step / steps) for step in range(steps + 1)], jnp.int32)
     places = ranks(maps).reshape(m * b, *maps.shape[2:])
 
@@ -104,6 +105,7 @@ def insertion(
         Petsiuk et al., RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018.
     """
     curve = _curve(apply, params, ops.blur(images, sigma=sigma), images, labels, maps, steps, chunk_size)
+    # Higher is better, so an empty map must not profit from the order of its equal pixels.
     return curve._replace(auc=jnp.where(empty(maps), 0.0, curve.auc))
 
 

@@ -92,6 +92,7 @@ def infidelity(
         equation = "mbh...,bsh->mbs..." if axis == 0 else "mbsh...,bsh->mbs..."
         under = jnp.einsum(equation, under, sides.astype(jnp.float32), precision="highest")
     power = (under**2).sum(-1, keepdims=True)
+    # The least-squares solution for one factor: β = ⟨map, cost⟩ / ⟨map, map⟩.
     beta = jnp.where(power > 0, (under * costs).sum(-1, keepdims=True) / jnp.where(power > 0, power, 1.0), 0.0)
     return jnp.square(jnp.maximum(beta, 0.0) * under - costs).mean(-1)
 

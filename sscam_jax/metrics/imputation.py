@@ -52,6 +52,7 @@ def _impute(image: Float[Array, "*space c"], removed: Bool[Array, "*space"]) -> 
     hole = removed[None].astype(jnp.float32)
     weights = _neighbours(jnp.ones((1, *removed.shape), jnp.float32))
 
+    # Only removed pixels are unknown. The others stay 0, so one matrix shape serves every set of holes.
     def equations(unknown: Float[Array, "c *space"]) -> Float[Array, "c *space"]:
         return hole * (weights * unknown - _neighbours(unknown))
 

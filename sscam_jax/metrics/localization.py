@@ -189,6 +189,7 @@ def pointing_game(maps: Maps, boxes: Boxes, *, tolerance: float | Num[Array, ""]
     down = jnp.maximum(jnp.maximum(scaled[..., 0, None] - y, y - scaled[..., 2, None]), 0.0)
     across = jnp.maximum(jnp.maximum(scaled[..., 1, None] - x, x - scaled[..., 3, None]), 0.0)
     near = down[..., :, None] ** 2 + across[..., None, :] ** 2 <= jnp.square(jnp.asarray(tolerance, jnp.float32))
+    # A row without area is not a box, although a pixel can be near it.
     hits = (near & valid_boxes(boxes)[..., None, None]).any(1).astype(jnp.float32)
     top = maps.max((-2, -1), keepdims=True)
     largest = ((maps == top) & (top > 0)).astype(jnp.float32)

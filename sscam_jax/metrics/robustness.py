@@ -65,6 +65,7 @@ def max_sensitivity(
     keys = each(key, ids, images.shape[0])
     size = jnp.sqrt(jnp.square(maps).sum(space))
     largest = jnp.zeros_like(size)
+    # A Python loop, because `explain` may be any function and need not be traceable.
     for sample in range(samples):
         noisy = images + _uniform(keys, sample, images.shape[1:], radius).astype(images.dtype)
         moved = explain(jnp.broadcast_to(noisy, (maps.shape[0], *noisy.shape)))

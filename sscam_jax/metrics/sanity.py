@@ -70,6 +70,7 @@ def cascade(params: Params, layers: Sequence[str], *, key: Key[Array, ""]) -> It
             raise ValueError(
                 f"layer {layer!r} {why}; choose from {', '.join(map(repr, known))}, or the start of such a path"
             )
+        # The key of an array comes from its own number, not from the order of the layers.
         for i in found - done:
             flat = jnp.asarray(values[i]).reshape(-1)
             values[i] = jax.random.permutation(jax.random.fold_in(key, i), flat).reshape(jnp.shape(values[i]))

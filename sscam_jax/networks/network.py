@@ -123,7 +123,8 @@ def _resolve(network: Network, layer: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Cut:
-    # Frozen and hashed by value: two loads of the same network give equal functions, which share one compilation.
+    # Frozen dataclasses and not closures, because these are hashed by value: two loads of the same network give equal
+    # functions, which share one compilation.
     network: Network
     num_classes: int
     stage: str
@@ -149,6 +150,7 @@ class Features(_Cut):
                 f"{smallest} pixels for {self.network.name!r}: the channels are the last axis"
             )
         state: Any = images
+        # Stages after the cut are not traced, so XLA never sees them.
         for name, stage in bind(self.network, self.num_classes, params).body().items():
             state = stage(state)
             if name == self.stage:
@@ -163,6 +165,7 @@ class Head(_Cut):
     def __call__(self, params: Params, activations: Float[Array, "b h w c"], carry: Carry) -> Float[Array, "b n"]:
         module = bind(self.network, self.num_classes, params)
         body = module.body()
+        # A CNN's stages take the maps alone, a transformer's take the maps and the carry.
         state: Any = (activations, carry) if carry else activations
         for name in list(body)[list(body).index(self.stage) + 1 :]:
             state = body[name](state)
@@ -262,7 +265,7 @@ def max_pool(
 ) -> Float[Array, "b h w c"]:
     """Max pooling as PyTorch defines it.
 
-    The padding is −∞, so it is never the maximum. With `ceil_mode`, the last window may extend over the end of the
+    The padding is −∞, so it is never the maximum. With `ceil_mode`, the last window may extend beyond the end of the
     input. It must start inside the input or inside the padding before it.
     """
 
@@ -275,7 +278,8 @@ def max_pool(
             last -= stride
         return max(0, last + window - length - padding)
 
-    # One axis after the other gives the same maximum, and takes a seventh of the time on XLA's CPU backend.
+    # One axis after the other, not a square window: the maximum is the same, and XLA's CPU
+    # backend takes a seventh of the time.
     for axis in (1, 2):
         sizes, strides, pads = [1] * 4, [1] * 4, [(0, 0)] * 4
         sizes[axis], strides[axis], pads[axis] = window, stride, (padding, far_padding(maps.shape[axis]))

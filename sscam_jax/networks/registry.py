@@ -118,6 +118,7 @@ def init_params(name: str, key: Key[Array, ""], *, num_classes: int = 1000) -> P
     References:
         He et al., Delving Deep into Rectifiers (arXiv 1502.01852).
     """
+    # Drawn in the order of the paths, so the parameters depend on the key and the network only.
     shapes = {path: leaf.shape for path, leaf in rules.flatten(_template(_network(name), num_classes)).items()}
     kernels = {path: shape for path, shape in shapes.items() if path.endswith(".kernel")}
     arrays = dict(zip(kernels, _he_normal(key, tuple(kernels.values())), strict=True))
@@ -139,6 +140,7 @@ def _hint(tensors: Mapping[str, np.ndarray]) -> str:
     """Name the network whose checkpoint this seems to be: at least nine tenths of its tensors are there."""
     for network in _NETWORKS.values():
         shapes = rules.torchvision_shapes(rules.RULES[network.name], template(network, 1))
+        # The last layer has another shape with other classes, hence nine tenths and not all.
         same = [name for name, shape in shapes.items() if name in tensors and tensors[name].shape == shape]
         if len(same) >= 0.9 * len(shapes):
             [bias] = [name for name, shape in shapes.items() if shape == (1,)]
@@ -250,7 +252,7 @@ def load(
         Swin: arXiv 2103.14030.
     """
     network = _network(name)
-    apply = cut(network, num_classes, layer)
+    apply = cut(network, num_classes, layer)  # before the checkpoint, so that a wrong layer costs no download
     if isinstance(checkpoint, Mapping):
         checkpoint = unnested(checkpoint)
         try:

@@ -63,6 +63,7 @@ class WindowAttention(nnx.Module):
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         b, h, w, c = maps.shape
         window, n = self.window, self.window**2
+        # Pad to whole windows, as torchvision does. The padding takes part in the attention, and is cut off at the end.
         x = jnp.pad(maps, ((0, 0), (0, -h % window), (0, -w % window), (0, 0)))
         height, width = x.shape[1:3]
         # A single window has no neighbours, so there is nothing to shift.

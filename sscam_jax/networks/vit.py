@@ -69,6 +69,7 @@ class Attention(nnx.Module):
         b, n, c = tokens.shape
         qkv = self.in_proj(tokens).reshape(b, n, 3, self.heads, c // self.heads)
         q, k, v = (qkv[:, :, i] for i in range(3))
+        # In float32, because a softmax over rounded products loses small shares.
         products = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
         shares = jax.nn.softmax(products / math.sqrt(q.shape[-1])).astype(v.dtype)
         return self.out_proj(jnp.einsum("bhqk,bkhd->bqhd", shares, v).reshape(b, n, c))
@@ -90,6 +91,7 @@ class EncoderBlock(nnx.Module):
     def rest(self, state: Normalised) -> Tokens:
         maps, (class_token, tokens) = state
         first, last = getattr(self.mlp, "0"), getattr(self.mlp, "3")
+        # The tokens of the carry are the skip connection. The maps replace the normalised tokens of the patches.
         tokens = tokens + self.self_attention(_joined(maps, class_token))
         tokens = tokens + last(jax.nn.gelu(first(self.ln_2(tokens)), approximate=False))
         return tokens[:, 1:].reshape(maps.shape), (tokens[:, :1],)
@@ -140,7 +142,7 @@ class VisionTransformer(nnx.Module):
         return stages
 
     def pool(self, state: Tokens) -> Float[Array, "b c"]:
-        _, (class_token,) = state
+        _, (class_token,) = state  # the patches are not used: only the class token is classified
         return self.encoder.ln(class_token[:, 0])
 
     def classify(self, features: Float[Array, "b c"]) -> Float[Array, "b n"]:
