@@ -6,8 +6,8 @@ images, three for video and volumes), `*grid` the spatial axes at the target lay
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -119,3 +119,51 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """ImageNet's standard deviation of red, green and blue in [0, 1]."""
+
+
+class Problem(NamedTuple):
+    """What is wrong with an image of a data set.
+
+    Attributes:
+        id: its position in the full data set.
+        name: its name there.
+        kind: "unreadable": there is no image; "annotation": the annotation is missing; "boxes": boxes are dropped or
+            cut.
+        why: what is wrong, and what was done about it.
+    """
+
+    id: int
+    name: str
+    kind: str
+    why: str
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """A data set in numbered batches of one shape, as an evaluation reads it.
+
+    `data.batches`, `data.from_arrays` and `data.from_batches` make one.
+
+    Attributes:
+        about: what determines the arrays, in terms that JSON has: the data set's name, batch size, size, fit, …
+        names: the images' names by their ids, in the order of reading; None: not known before they are read.
+        batch_size: images in a batch.
+        mean: the mean that was subtracted from each channel of the images.
+        std: the standard deviation that each channel was then divided by.
+    """
+
+    about: Mapping[str, Any]
+    names: Mapping[int, str] | None
+    batch_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def count(self) -> int | None:
+        """How many batches there are; None: not known before they are read."""
+
+    def read(self, numbers: Iterable[int]) -> Iterator[tuple[Batch, Sequence[Problem]]]:
+        """The batches of these rising numbers, each with what is wrong with its images; it ends where the data do."""
+
+    def digest(self, number: int) -> str | None:
+        """A hash of what batch `number` is read from; None: only reading it tells."""

@@ -1,6 +1,7 @@
 """Metrics of maps. Each measures one property: faithfulness, localisation, complexity, robustness or sanity."""
 
 from sscam_jax.metrics.agreement import pearson, spearman, ssim
+from sscam_jax.metrics.base import Case, Metric
 from sscam_jax.metrics.boxes import best_box_iou, box_accuracy, box_iou, connected_components, max_box_acc
 from sscam_jax.metrics.complexity import adcc, coherency, complexity, sparseness
 from sscam_jax.metrics.curves import Curve, deletion, insertion
@@ -15,7 +16,7 @@ from sscam_jax.metrics.faithfulness import (
 from sscam_jax.metrics.holes import infidelity
 from sscam_jax.metrics.imputation import Road, impute, road
 from sscam_jax.metrics.localization import box_mask, energy_in_box, energy_over_area, pointing_game, single_box
-from sscam_jax.metrics.registry import METRICS, Case, Metric, measure
+from sscam_jax.metrics.registry import METRICS, measure, named
 from sscam_jax.metrics.robustness import max_sensitivity
 from sscam_jax.metrics.sanity import Similarity, cascade, cascading_randomisation, random_logit
 
@@ -51,6 +52,7 @@ __all__ = [
     "max_box_acc",
     "max_sensitivity",
     "measure",
+    "named",
     "pearson",
     "pointing_game",
     "random_logit",

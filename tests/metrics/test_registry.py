@@ -1,5 +1,6 @@
 """The metrics by name: what is listed, what is shared, what is refused."""
 
+import dataclasses
 import functools
 
 import jax
@@ -37,12 +38,12 @@ def case(**changes) -> metrics.Case:
         ids=jnp.array([7, 8], jnp.int32),
         explain=lambda inputs: jnp.abs(inputs[..., 0]),
     )
-    return given._replace(**changes)
+    return dataclasses.replace(given, **changes)
 
 
 @pytest.fixture(scope="module")
 def measured():
-    return metrics.measure(metrics.METRICS, case(), chunk_size=4)
+    return metrics.measure(metrics.METRICS, case(chunk_size=4))
 
 
 def test_every_metric_is_measured(measured):
@@ -70,8 +71,8 @@ def test_what_is_listed():
     }
     reruns = {name for name, metric in metrics.METRICS.items() if metric.reruns}
     assert reruns == {"coherency", "adcc", "max-sensitivity"}
-    for name, metric in metrics.METRICS.items():
-        assert metric.name == name and metric.summary and metric.title
+    for metric in metrics.METRICS.values():
+        assert metric.summary and metric.title and metric.family != "other"
     assert len({metric.title for metric in metrics.METRICS.values()}) == len(metrics.METRICS)
 
 
@@ -96,7 +97,7 @@ def test_names_are_the_functions(measured):
 
 def test_the_mean_colour_of_other_networks():
     options = dict(mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0))
-    found = metrics.measure(["average-drop-pixel"], case(), **options)["average-drop-pixel"]
+    found = metrics.measure(["average-drop-pixel"], case(**options))["average-drop-pixel"]
     wanted = metrics.confidence(toy.MLP, PARAMS, IMAGES, LABELS, MAPS, mask_space="pixel", **options)
     np.testing.assert_allclose(found, metrics.average_drop(wanted), rtol=1e-4)
     assert abs(found - metrics.measure(["average-drop-pixel"], case())["average-drop-pixel"]).max() > 1e-3
@@ -106,7 +107,7 @@ def test_the_pointing_games_tolerance_is_of_the_image():
     """15 of 224 pixels: half a pixel of 8."""
     maps = jnp.zeros((2, 2, 8, 8)).at[0, :, 4, 4].set(1.0).at[1, :, 4, 3].set(1.0)
     boxes = jnp.array([[[0.0, 5 / 8, 1.0, 1.0]]] * 2)
-    found = metrics.measure(["pointing"], case(maps=maps, boxes=boxes))["pointing"]
+    found = metrics.measure(["pointing"], case(images=jnp.zeros((2, 8, 8, 3)), maps=maps, boxes=boxes))["pointing"]
     assert found.tolist() == [[100.0, 100.0], [0.0, 0.0]]
 
 
@@ -122,7 +123,7 @@ def test_what_is_shared_is_computed_once():
         return jnp.abs(inputs[..., 0])
 
     names = ["average-drop", "average-increase", "average-gain", "coherency", "adcc"]
-    found = metrics.measure(names, case(apply=sscam.Apply(toy.features, head), explain=explain), chunk_size=4)
+    found = metrics.measure(names, case(apply=sscam.Apply(toy.features, head), explain=explain, chunk_size=4))
     jax.block_until_ready(found)
     jax.effects_barrier()
     assert sum(passes) == 2 * (3 + 1)  # 3 maps of 2 images, and the images
@@ -140,7 +141,8 @@ def traced(names, apply, params, images, labels, boxes, maps, key, ids):
 def test_jit_gives_the_same(measured):
     names = tuple(metrics.METRICS)
     given = case()
-    found = traced(names, toy.MLP, *given[1:-1])
+    arrays = (given.params, given.images, given.labels, given.boxes, given.maps, given.key, given.ids)
+    found = traced(names, toy.MLP, *arrays)
     for column, values in measured.items():
         np.testing.assert_allclose(found[column], values, rtol=1e-3, atol=1e-3, err_msg=column)
 
@@ -153,12 +155,12 @@ def test_images_do_not_mix(measured):
         maps=MAPS.at[:, 1].set(0.1).at[:, 1, 2, 3].set(1.0),
         boxes=BOXES.at[1].set(BOXES[0, ::-1]),
         ids=jnp.array([7, 100], jnp.int32),
+        chunk_size=4,
     )
-    swapped = other._replace(
-        **{name: getattr(other, name)[::-1] for name in ("images", "labels", "boxes", "ids")}, maps=other.maps[:, ::-1]
-    )
+    turned = {name: getattr(other, name)[::-1] for name in ("images", "labels", "boxes", "ids")}
+    swapped = dataclasses.replace(other, **turned, maps=other.maps[:, ::-1])
     for given, first in ((other, 0), (swapped, 1)):
-        for column, values in metrics.measure(metrics.METRICS, given, chunk_size=4).items():
+        for column, values in metrics.measure(metrics.METRICS, given).items():
             wanted = measured[column][:, 0]
             np.testing.assert_allclose(values[:, first], wanted, rtol=1e-3, atol=1e-3, err_msg=column)
 
@@ -175,7 +177,7 @@ def test_other_ranks(rank):
 
 
 def test_empty_maps_are_never_nan_and_score_nothing():
-    found = metrics.measure(metrics.METRICS, case(maps=0 * MAPS, boxes=BOXES[:1].repeat(2, 0)), chunk_size=4)
+    found = metrics.measure(metrics.METRICS, case(maps=0 * MAPS, boxes=BOXES[:1].repeat(2, 0), chunk_size=4))
     for column, values in found.items():
         assert jnp.isfinite(values).all(), column
         if metrics.METRICS[column.partition("@")[0]].better == "higher":
@@ -185,3 +187,20 @@ def test_empty_maps_are_never_nan_and_score_nothing():
 def test_unknown_names():
     with pytest.raises(ValueError, match="metric 'drop' is not known; choose from 'average-drop', 'average-increase'"):
         metrics.measure(["energy", "drop"], case())
+
+
+def test_a_function_is_a_metric():
+    """It may give one column or several, and must give one value per method and image."""
+
+    def peaks(given):
+        return {"@low": given.maps.min((-2, -1)), "@high": given.maps.max((-2, -1))}
+
+    own = {"spread": metrics.Metric(lambda given: jnp.ptp(given.maps, (-2, -1)), "higher"),
+           "peak": metrics.Metric(peaks, "higher")}  # fmt: skip
+    found = metrics.measure(own, case())
+    assert list(found) == ["spread", "peak@low", "peak@high"]
+    np.testing.assert_allclose(found["spread"], np.ptp(MAPS, (-2, -1)), rtol=1e-6)
+    np.testing.assert_allclose(found["peak@high"] - found["peak@low"], found["spread"], rtol=1e-6)
+    flat = {"mean": metrics.Metric(lambda given: given.maps.mean(), "higher")}
+    with pytest.raises(ValueError, match=r"metric 'mean' gave values of shape \(\), expected \(3, 2\): one value per"):
+        metrics.measure(flat, case())
