@@ -1,6 +1,7 @@
 """What every room needs and none should write again: files that appear whole, optional packages, choices."""
 
 import contextlib
+import hashlib
 import importlib
 import os
 import secrets
@@ -71,3 +72,23 @@ def choose(what: str, value: object, choices: Iterable[object]) -> None:
     known = tuple(choices)
     if value not in known:
         raise ValueError(f"{what} {value!r} is not known; choose from {', '.join(map(repr, known))}")
+
+
+def digest(*parts: str | bytes) -> str:
+    """A short hash of texts and bytes, in their order.
+
+    Args:
+        parts: what to hash.
+
+    Returns:
+        16 hexadecimal digits.
+
+    Example:
+        >>> digest("a", "b") == digest("ab")
+        False
+    """
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(len(data).to_bytes(8, "little") + data)
+    return total.hexdigest()[:16]

@@ -145,25 +145,29 @@ class Batches(Protocol):
     `data.batches`, `data.from_arrays` and `data.from_batches` make one.
 
     Attributes:
-        about: what determines the arrays, in terms that JSON has: the data set's name, batch size, size, fit, …
-        names: the images' names by their ids, in the order of reading; None: not known before they are read.
         batch_size: images in a batch.
         mean: the mean that was subtracted from each channel of the images.
         std: the standard deviation that each channel was then divided by.
     """
 
-    about: Mapping[str, Any]
-    names: Mapping[int, str] | None
     batch_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @property
+    def about(self) -> Mapping[str, Any]:
+        """What determines the arrays, in terms that JSON has: the data set's name, batch size, size, fit, …"""
+
+    @property
+    def names(self) -> Mapping[int, str] | None:
+        """The images' names by their ids, in the order of reading; None: not known before they are read."""
+
+    @property
     def count(self) -> int | None:
         """How many batches there are; None: not known before they are read."""
 
-    def read(self, numbers: Iterable[int]) -> Iterator[tuple[Batch, Sequence[Problem]]]:
-        """The batches of these rising numbers, each with what is wrong with its images; it ends where the data do."""
+    def read(self, numbers: Iterable[int]) -> Iterator[tuple[int, Batch, Sequence[Problem]]]:
+        """Each of these rising numbers with its batch and what is wrong with its images; it ends where the data do."""
 
     def digest(self, number: int) -> str | None:
         """A hash of what batch `number` is read from; None: only reading it tells."""

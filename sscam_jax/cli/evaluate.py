@@ -24,7 +24,9 @@ Seed = Annotated[
 ]
 Keys = Annotated[int, typer.Option(metavar="INTEGER", help="How often methods that draw noise are run.", min=1)]
 Target = Annotated[str, typer.Option(metavar="NAME", help="The class to explain: truth or predicted.")]
-Fit = Annotated[str, typer.Option(metavar="NAME", help="crop (shorter side to 256, centre 224) or squash.")]
+Fit = Annotated[
+    str, typer.Option(metavar="NAME", help="squash (the whole image) or crop (shorter side to 256, centre 224).")
+]
 BatchSize = Annotated[int, typer.Option(metavar="INTEGER", help="Images at once.", min=1)]
 Workers = Annotated[int, typer.Option(metavar="INTEGER", help="Processes that decode images.", min=0)]
 _SIGMA, _SAMPLES = ["0.5 1 2 4 8"], ["1 4 10"]
@@ -56,14 +58,10 @@ def evaluate(
     seed: Seed = 0,
     keys: Keys = 1,
     target: Target = "truth",
-    fit: Fit = "crop",
+    fit: Fit = "squash",
     batch_size: BatchSize = 16,
     workers: Workers = 0,
-    coordinator: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Of several processes that share the work: where they meet."),
-    ] = None,
-    processes: Annotated[int, typer.Option(metavar="INTEGER", help="How many they are.", min=1)] = 1,
+    processes: Annotated[int, typer.Option(metavar="INTEGER", help="How many processes share the folder.", min=1)] = 1,
     process: Annotated[int, typer.Option(metavar="INTEGER", help="Which of them this is, from 0.", min=0)] = 0,
 ) -> None:
     """Measure methods on a data set.
@@ -83,14 +81,12 @@ def evaluate(
     """
     with user_errors():
         prepare_jax()
-        from sscam_jax.evaluation import study
+        from sscam_jax.evaluation import by_name
 
-        if coordinator is None and (processes, process) != (1, 0):
-            raise ValueError("several processes need --coordinator HOST:PORT, the same for all")
         if process >= processes:
             raise ValueError(f"process {process} is not one of {processes}: choose from 0 to {processes - 1}")
         chosen = _given(dict(methods=_words(methods), metrics=_words(metrics)))
-        settings = study.Settings(
+        settings = by_name.Study(
             data=data,
             model=model,
             checkpoint=checkpoint,
@@ -104,15 +100,8 @@ def evaluate(
             batch_size=batch_size,
             **chosen,  # type: ignore[arg-type]
         )
-        if coordinator is not None:
-            import jax
-
-            jax.distributed.initialize(coordinator, processes, process)
-        study.run(settings, out, workers=workers, process=(process, processes))
-        if processes == 1:
-            write((out / "table.md").read_text("utf-8"))
-        else:
-            write(f"this process's part is done; when all are: sscam table --out {out}")
+        by_name.run(settings, out, workers=workers, process=(process, processes))
+        write((out / "table.md").read_text("utf-8"))
 
 
 def _number(word: str, name: str, kind: type[int] | type[float]) -> Any:
@@ -142,7 +131,7 @@ def ablate(
     seed: Seed = 0,
     keys: Keys = 1,
     target: Target = "truth",
-    fit: Fit = "crop",
+    fit: Fit = "squash",
     batch_size: BatchSize = 16,
     workers: Workers = 0,
 ) -> None:
@@ -162,11 +151,11 @@ def ablate(
     """
     with user_errors():
         prepare_jax()
-        from sscam_jax.evaluation import grid, grid_report, study
+        from sscam_jax.evaluation import by_name, grid, grid_report
 
         sigmas = [_number(word, "sigma", float) for word in _words(sigma)]
         counts = [_number(word, "samples", int) for word in _words(samples)]
-        settings = study.Settings(
+        settings = by_name.Study(
             data=data,
             model=model,
             checkpoint=checkpoint,
@@ -197,6 +186,6 @@ def table(
       sscam table --out run --baseline score-cam
     """
     with user_errors():
-        from sscam_jax.evaluation import study, tables
+        from sscam_jax.evaluation import study
 
-        write(tables.markdown(study.table(out, baseline=baseline)))
+        write(repr(study.table(out, baseline=baseline)))

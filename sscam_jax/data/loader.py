@@ -3,33 +3,22 @@
 import dataclasses
 import functools
 import io
+import itertools
 import os
+import pathlib
 import pickle
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
-from sscam_jax._support import imported
+from sscam_jax._support import digest, imported
 from sscam_jax.data.boxes import fitted_boxes
 from sscam_jax.data.preprocess import check_fit, fitted, open_stored
 from sscam_jax.data.sources import Example, Source
-from sscam_jax.types import Batch
-
-
-class Problem(NamedTuple):
-    """What is wrong with an example.
-
-    Attributes:
-        id: its position in the full data set.
-        name: its name there.
-        why: what is wrong, and what was done about it.
-    """
-
-    id: int
-    name: str
-    why: str
+from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD, Batch, Batches, Problem
 
 
 class _Loaded(NamedTuple):
@@ -40,26 +29,46 @@ class _Loaded(NamedTuple):
     problems: list[Problem]
 
 
-def _load(numbered: tuple[int, Example], *, size: int, fit: str) -> _Loaded:
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """How photographs are shown to the network."""
+
+    size: int
+    fit: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def _opened(example: Example) -> tuple[Image.Image, tuple[int, int], int]:
+    """An example's image upright, its stored width and height, and its EXIF orientation."""
+    if isinstance(example.image, pathlib.Path):
+        return open_stored(example.image, str(example.image))
+    if isinstance(example.image, bytes):
+        return open_stored(io.BytesIO(example.image), example.name)
+    file = io.BytesIO()
+    picture = example.image if isinstance(example.image, Image.Image) else Image.fromarray(np.asarray(example.image))
+    picture.save(file, "png")  # as a file, so that orientation, transparency and grey are treated alike
+    return open_stored(file, example.name)
+
+
+def _load(numbered: tuple[int, Example], *, look: _Look) -> _Loaded:
     """Read one example; whatever is wrong with it becomes a problem."""
     number, example = numbered
-    image, boxes, whys = None, np.zeros((0, 4), np.float32), [example.problem] if example.problem else []
+    image, boxes, whys = None, np.zeros((0, 4), np.float32), [("annotation", example.problem)] * bool(example.problem)
     try:
-        upright, (width, height), orientation = open_stored(
-            io.BytesIO(example.image) if isinstance(example.image, bytes) else example.image,
-            example.name if isinstance(example.image, bytes) else str(example.image),
-        )
-        image = fitted(upright, size, fit)
+        upright, (width, height), orientation = _opened(example)
+        image = fitted(upright, **dataclasses.asdict(look))
     except (ValueError, OSError) as error:
-        whys.append(f"unreadable: {error}")
+        whys.append(("unreadable", f"unreadable: {error}"))
     else:
         if example.boxes is not None and example.size is not None and example.size != (height, width):
             drawn = f"{example.size[1]}×{example.size[0]}"
-            whys.append(f"its boxes were drawn on {drawn} pixels, the file has {width}×{height}: boxes dropped")
+            why = f"its boxes were drawn on {drawn} pixels, the file has {width}×{height}: boxes dropped"
+            whys.append(("boxes", why))
         elif example.boxes is not None:
-            boxes, dropped = fitted_boxes(example.boxes, width, height, orientation, size, fit)
-            whys += dropped
-    return _Loaded(number, example.label, image, boxes, [Problem(number, example.name, why) for why in whys])
+            boxes, dropped = fitted_boxes(example.boxes, width, height, orientation, look.size, look.fit)
+            whys += [("boxes", why) for why in dropped]
+    return _Loaded(number, example.label, image, boxes, [Problem(number, example.name, *why) for why in whys])
 
 
 def _batch(loaded: Sequence[_Loaded], *, batch_size: int, size: int, k: int) -> tuple[Batch, list[Problem]]:
@@ -79,35 +88,29 @@ def _batch(loaded: Sequence[_Loaded], *, batch_size: int, size: int, k: int) -> 
     return batch, [problem for each in loaded for problem in each.problems]
 
 
-class _Numbered(Sequence[tuple[int, Example]]):
-    """A source's examples with their ids, as Grain reads them."""
-
-    def __init__(self, source: Source):
-        self.source = source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> tuple[int, Example]:  # type: ignore[override]  # slices are not needed
-        return int(self.source.ids[index]), self.source[index]
+def _read(number: int, *, source: Source, look: _Look, batch_size: int) -> tuple[int, Batch, list[Problem]]:
+    """One batch, by its number."""
+    places = range(number * batch_size, min((number + 1) * batch_size, len(source)))
+    loaded = [_load((int(source.ids[place]), source[place]), look=look) for place in places]
+    return number, *_batch(loaded, batch_size=batch_size, size=look.size, k=max(1, source.most_boxes))
 
 
 @dataclasses.dataclass
-class Batches:
-    """The batches of a data set, from the first or from any other; iterate over it as often as you like.
+class Loader(Batches):
+    """The batches of a data set of photographs; iterate over it as often as you like.
 
     Attributes:
         source: the data set.
         batch_size: images in a batch.
         size: the side of the network's input, in pixels.
-        fit: "crop" or "squash", as in `preprocess`.
+        fit: "squash" or "crop", as in `preprocess`.
+        mean: the mean that is subtracted from each channel.
+        std: the standard deviation that each channel is then divided by.
         workers: processes that decode; 0 decodes in threads of this process.
-        process: which share of how many this is.
-        problems: what was wrong with the examples read so far, each named once, in the order of reading.
+        problems: what is wrong with the examples that iteration has read, each named once.
 
     Example:
         >>> import pathlib, tempfile
-        >>> from PIL import Image
         >>> from sscam_jax.data import source
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for i in range(3):
@@ -120,44 +123,76 @@ class Batches:
     batch_size: int
     size: int
     fit: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     workers: int
-    process: tuple[int, int]
-    problems: list[Problem] = dataclasses.field(default_factory=list)
+    problems: list[Problem] = dataclasses.field(default_factory=list, init=False)
 
     def __len__(self) -> int:
-        index, count = self.process
-        return -(-len(range(index, len(self.source), count)) // self.batch_size)
+        return -(-len(self.source) // self.batch_size)
+
+    @property
+    def count(self) -> int:
+        """How many batches there are."""
+        return len(self)
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What determines the arrays."""
+        facts = dict(name=self.source.name, files=self.source.fingerprint(), images=len(self.source))
+        shown = dict(batch_size=self.batch_size, size=self.size, fit=self.fit)
+        return facts | shown | dict(mean=list(self.mean), std=list(self.std))
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """The images' names by their ids, in the order of reading."""
+        return {int(i): self.source.examples[int(i)].name for i in self.source.ids}
 
     def __iter__(self) -> Iterator[Batch]:
-        return self.from_batch(0)
+        for _, batch, problems in self.read(range(len(self))):
+            self.problems += [each for each in problems if each not in self.problems]
+            yield batch
 
-    def from_batch(self, first: int) -> Iterator[Batch]:
-        """The batches from number `first` on; the images before it are not read."""
+    def digest(self, number: int) -> str | None:
+        """A hash of the files, labels and boxes of a batch, without decoding an image."""
+        facts: list[str | bytes] = []
+        for place in range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.source))):
+            example = self.source[place]
+            facts += [f"{self.source.ids[place]} {example.name} {example.label} {example.size} {example.problem}"]
+            facts += [b"none" if example.boxes is None else example.boxes.astype("<f4").tobytes(), _bytes(example)]
+        return digest(*facts)
+
+    def read(self, numbers: Iterable[int]) -> Iterator[tuple[int, Batch, Sequence[Problem]]]:
+        """The batches of these numbers; the images of others are not read."""
         grain = imported("grain")
-        shard = grain.sharding.ShardOptions(*self.process)
-        examples = grain.MapDataset.source(_Numbered(self.source))[shard.shard_index :: shard.shard_count]
-        examples = examples.map(functools.partial(_load, size=self.size, fit=self.fit))
-        k = max(1, self.source.most_boxes)
-        together = functools.partial(_batch, batch_size=self.batch_size, size=self.size, k=k)
+        wanted = list(itertools.takewhile(lambda number: number < len(self), numbers))
+        look = _Look(self.size, self.fit, self.mean, self.std)
+        one = functools.partial(_read, source=self.source, look=look, batch_size=self.batch_size)
         threads = 1 if self.workers else min(4, os.cpu_count() or 1)  # each holds a batch
-        read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
         # As bytes, because Grain's workers would hand over arrays in shared memory, which outlives an early stop.
-        batched = examples.batch(self.batch_size, batch_fn=together).map(pickle.dumps)[first:].to_iter_dataset(read)
+        read = grain.MapDataset.source(wanted or [-1]).map(one).map(pickle.dumps).to_iter_dataset(options)
         if self.workers:
             flags = imported("absl.flags").FLAGS
             if not flags.is_parsed():  # Grain asks for its flags; a program without absl never parses them
                 flags.mark_as_parsed()
-            batched = batched.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
-        iterator = iter(batched)
-        known = set(self.problems)
+            read = read.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
+        if not wanted:
+            return
+        iterator = iter(read)
         try:
-            for pickled in iterator:
-                batch, problems = pickle.loads(pickled)
-                self.problems += [each for each in problems if each not in known]
-                known.update(problems)
-                yield batch
+            yield from map(pickle.loads, iterator)
         finally:
             iterator.close()
+
+
+def _bytes(example: Example) -> bytes:
+    """What an example's image is read from."""
+    if isinstance(example.image, bytes):
+        return example.image
+    if isinstance(example.image, pathlib.Path):
+        return example.image.read_bytes() if example.image.is_file() else b"missing"
+    return np.ascontiguousarray(example.image).tobytes()
 
 
 def batches(
@@ -165,10 +200,11 @@ def batches(
     *,
     batch_size: int,
     size: int = 224,
-    fit: Literal["crop", "squash"] = "crop",
+    fit: Literal["squash", "crop"] = "squash",
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
     workers: int = 0,
-    process: tuple[int, int] = (0, 1),
-) -> Batches:
+) -> Loader:
     """Read a data set in batches of one shape, in its order.
 
     The last batch is filled up with empty rows. An image that can't be read keeps its row and id with `mask` false.
@@ -179,10 +215,12 @@ def batches(
         source: the data set.
         batch_size: images in a batch.
         size: the side of the network's input, in pixels.
-        fit: "crop" or "squash", as in `preprocess`.
+        fit: "squash" or "crop", as in `preprocess`: by default the map covers the whole photograph, as in `explain`
+            and in all published results.
+        mean: the mean that is subtracted from each channel, of pixels in [0, 1].
+        std: the standard deviation that each channel is then divided by.
         workers: processes that decode; 0 decodes in threads of this process. The batches are the same. Processes
-            import the main script, so that its own work must stand under `if __name__ == "__main__":`.
-        process: (index, count): of `count` processes this is number `index`, and reads every `count`-th example.
+            import the main script: guard your script with `if __name__ == "__main__":`.
 
     Returns:
         The batches: NumPy arrays, with k of the boxes as large as the data set's examples need, at least 1.
@@ -194,8 +232,8 @@ def batches(
     Example:
         >>> from sscam_jax.data import Example, listed
         >>> one = batches(listed("broken", None, [Example("a", b"no image")]), batch_size=1)
-        >>> [batch.mask.tolist() for batch in one], one.problems
-        ([[False]], [Problem(id=0, name='a', why='unreadable: a is not an image that Pillow can read')])
+        >>> [batch.mask.tolist() for batch in one], one.problems[0].why
+        ([[False]], 'unreadable: a is not an image that Pillow can read')
 
     References:
         Grain, https://google-grain.readthedocs.io.
@@ -205,8 +243,5 @@ def batches(
         raise ValueError(f"batch_size is {batch_size}, expected at least 1 image")
     if workers < 0:
         raise ValueError(f"workers is {workers}, expected 0 or more processes")
-    index, count = process
-    if not 0 <= index < count:
-        raise ValueError(f"process is {process}, expected (index, count) with index from 0 to count - 1")
     imported("grain")
-    return Batches(source, batch_size, size, fit, workers, process)
+    return Loader(source, batch_size, size, fit, tuple(mean), tuple(std), workers)

@@ -3,11 +3,12 @@
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from PIL import Image
 
 
 class Example(NamedTuple):
@@ -16,7 +17,7 @@ class Example(NamedTuple):
     Attributes:
         name: what the data set calls it, "ILSVRC2012_val_00000006"; with its class where an image has several,
             "000005:chair".
-        image: the file, or a file's bytes.
+        image: the file, a file's bytes, or an image: of Pillow, or 8-bit pixels.
         label: the class index, -1 where the data set gives none.
         boxes: the boxes of that class, y0, x0, y1, x1 in pixels of the stored image, before it is turned by its
             EXIF orientation; edges are lines between pixels, so the whole of it is 0, 0, height, width. None where
@@ -26,7 +27,7 @@ class Example(NamedTuple):
     """
 
     name: str
-    image: pathlib.Path | bytes
+    image: pathlib.Path | bytes | Image.Image | np.ndarray
     label: int = -1
     boxes: Float[np.ndarray, "k 4"] | None = None
     size: tuple[int, int] | None = None
@@ -93,9 +94,11 @@ def digest(classes: tuple[str, ...] | None, examples: Iterable[Example]) -> str:
     return _hash(*facts)
 
 
-def _file_size(image: pathlib.Path | bytes) -> int:
+def _file_size(image: Any) -> int:
     if isinstance(image, bytes):
         return len(image)
+    if not isinstance(image, pathlib.Path):
+        return -1
     return image.stat().st_size if image.is_file() else -1
 
 
@@ -165,3 +168,73 @@ def subset(source: Source, limit: int | None, seed: int) -> Source:
     # RandomState, because its stream is the one that NumPy promises never to change.
     order = np.random.RandomState(seed).permutation(len(source))[:limit]
     return dataclasses.replace(source, ids=source.ids[order])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Rows(Sequence[Example]):
+    """Examples that are made of a table's rows when they are asked for."""
+
+    rows: Any
+    image: str
+    label: str | None
+    boxes: str | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # slices are not needed
+        row = self.rows[int(index)]
+        image = row[self.image]
+        if isinstance(image, Mapping):  # Hugging Face's undecoded images
+            image = image["bytes"] or pathlib.Path(image["path"])
+        image = pathlib.Path(image) if isinstance(image, str) else image
+        boxes = None if self.boxes is None else np.asarray(row[self.boxes], np.float32).reshape(-1, 4)
+        return Example(str(index), image, int(row[self.label]) if self.label else -1, boxes)
+
+
+def from_rows(
+    rows: Any,
+    *,
+    name: str = "rows",
+    image: str = "image",
+    label: str | None = "label",
+    boxes: str | None = None,
+    most_boxes: int = 1,
+) -> Source:
+    """A data set of a table's rows: a Hugging Face `datasets.Dataset`, or a list of dicts.
+
+    Args:
+        rows: has a length, and `rows[i]` is a dict.
+        name: what tables call the data set.
+        image: the column of the images: of Pillow, 8-bit pixels, bytes or paths of files.
+        label: the column of the class indices; None: not known.
+        boxes: the column of the boxes [k, 4], y0, x0, y1, x1 in pixels of the stored image; None: not known.
+        most_boxes: how many boxes a row has at most.
+
+    Returns:
+        The data set; a row is read when it is needed.
+
+    Raises:
+        ValueError: there is no row, or a row lacks a column.
+
+    Example:
+        >>> rows = [dict(image=Image.new("RGB", (8, 8)), label=3)]
+        >>> from_rows(rows)[0].label
+        3
+    """
+    if not len(rows):
+        raise ValueError(f"data set '{name}' is empty: expected at least one row")
+    first = rows[0]
+    for column in filter(None, (image, label, boxes)):
+        if column not in first:
+            raise ValueError(f"'{name}' has no column '{column}'; choose from {', '.join(map(repr, first))}")
+    examples = _Rows(rows, image, label, boxes)
+    return Source(
+        name=name,
+        classes=None,
+        examples=examples,
+        ids=np.arange(len(rows)),
+        most_boxes=most_boxes if boxes else 0,
+        has_labels=label is not None,
+        digest=_hash(name, str(len(rows))),
+    )

@@ -88,7 +88,9 @@ class Comparison(NamedTuple):
         seed: of these.
         accuracy: the percentage of labelled images that the network classifies as labelled; NaN without labels.
         unreadable: images that can't be read.
-        missing: images without annotation.
+        without_class: images without a class to explain.
+        boxes_changed: images whose boxes the crop, or an error in the annotation, changed.
+        unfinished: images that are not measured yet.
         sections: all images, and a subset.
     """
 
@@ -100,7 +102,9 @@ class Comparison(NamedTuple):
     seed: int
     accuracy: float
     unreadable: tuple[str, ...]
-    missing: tuple[str, ...]
+    without_class: tuple[str, ...]
+    boxes_changed: tuple[str, ...]
+    unfinished: tuple[str, ...]
     sections: tuple[Section, ...]
 
 
@@ -163,7 +167,9 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
     unreadable: Sequence[str] = (),
-    missing: Sequence[str] = (),
+    without_class: Sequence[str] = (),
+    boxes_changed: Sequence[str] = (),
+    unfinished: Sequence[str] = (),
 ) -> Comparison:
     """Compare methods on the images that were measured.
 
@@ -177,7 +183,9 @@ def compare(
         resamples: how many of the images, for the intervals.
         seed: of these.
         unreadable: images that can't be read, to be named.
-        missing: images without annotation, to be named.
+        without_class: images without a class to explain, to be named.
+        boxes_changed: images whose boxes were changed, to be named.
+        unfinished: images that are not measured yet, to be named.
 
     Returns:
         `Comparison`.
@@ -230,6 +238,8 @@ def compare(
         seed=seed,
         accuracy=float(100 * right.mean()) if right.size else math.nan,
         unreadable=tuple(unreadable),
-        missing=tuple(missing),
+        without_class=tuple(without_class),
+        boxes_changed=tuple(boxes_changed),
+        unfinished=tuple(unfinished),
         sections=tuple(sections),
     )

@@ -7,7 +7,6 @@ everything that it refers to is hashed instead.
 
 import dataclasses
 import functools
-import hashlib
 import os
 import pathlib
 import pickle
@@ -23,32 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import sscam_jax
+from sscam_jax._support import digest
 
 # The package's files that compute; tables, pictures and the command line change no stored number.
-_COMPUTES = ("types.py", "ops.py", "cams", "metrics", "networks", "adapt", "data", "evaluation/_sharded.py")
-_COMPUTES += ("evaluation/loop.py", "evaluation/methods.py")
+_COMPUTES: tuple[str, ...] = ("types.py", "ops.py", "cams", "metrics", "networks", "adapt", "data")
+_COMPUTES += ("evaluation/_sharded.py",)
+_COMPUTES += ("evaluation/loop.py", "evaluation/methods.py", "evaluation/pictures.py")
 # Flags of XLA that change how it runs or what it writes, not what it computes.
 _HARMLESS_FLAGS = ("--xla_force_host_platform_device_count", "--xla_dump", "--xla_cpu_multi_thread")
-
-
-def digest(*parts: str | bytes) -> str:
-    """A short hash of texts and bytes, in their order.
-
-    Args:
-        parts: what to hash.
-
-    Returns:
-        16 hexadecimal digits.
-
-    Example:
-        >>> digest("a", "b") == digest("ab")
-        False
-    """
-    total = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        total.update(len(data).to_bytes(8, "little") + data)
-    return total.hexdigest()[:16]
 
 
 def _bytes(leaf: Any) -> Iterator[bytes]:
@@ -107,7 +88,7 @@ def program(traced: Any, function: Callable[..., Any]) -> str:
 def code(value: Any) -> str:
     """A hash of a function's code and of all that it refers to: closures, defaults, globals, bound arguments, arrays.
 
-    Functions of installed packages count by their names and the package's version.
+    What functions of installed packages call counts by the package's version.
 
     Args:
         value: a function, a `functools.partial`, an object with `__call__`, or what they refer to.
@@ -135,7 +116,7 @@ def _installed(module: str) -> bool:
 
 
 def _named(value: Any) -> str:
-    module = getattr(value, "__module__", None) or getattr(value, "__name__", "")
+    module = str(getattr(value, "__module__", None) or getattr(value, "__name__", ""))
     package = sys.modules.get(module.partition(".")[0])
     return f"{module}.{getattr(value, '__qualname__', '')} {getattr(package, '__version__', '')}"
 
@@ -171,15 +152,18 @@ def _parts(value: Any) -> Iterator[Any]:
         yield from (value.func, value.args, value.keywords)
     elif isinstance(value, types.MethodType):
         yield from (value.__func__, value.__self__)
-    elif isinstance(value, types.ModuleType | type) or _installed(getattr(value, "__module__", "") or ""):
-        yield _named(value)
-        yield from _state(value) if not isinstance(value, types.ModuleType | type | types.FunctionType) else ()
-        if isinstance(value, type) and not _installed(value.__module__):
-            yield from (part for name, part in sorted(vars(value).items()) if isinstance(part, types.FunctionType))
     elif isinstance(value, types.FunctionType):
         yield from (value.__code__, value.__defaults__, value.__kwdefaults__)
         yield from (cell.cell_contents for cell in value.__closure__ or ())
-        yield from (value.__globals__[name] for name in _globals(value.__code__) if name in value.__globals__)
+        if not _installed(value.__module__ or ""):  # what an installed function calls, its package's version says
+            yield from (value.__globals__[name] for name in _globals(value.__code__) if name in value.__globals__)
+        else:
+            yield _named(value)
+    elif isinstance(value, types.ModuleType | type) or _installed(getattr(value, "__module__", "") or ""):
+        yield _named(value)
+        yield from _state(value) if not isinstance(value, types.ModuleType | type) else ()
+        if isinstance(value, type) and not _installed(value.__module__):
+            yield from (part for name, part in sorted(vars(value).items()) if isinstance(part, types.FunctionType))
     elif isinstance(getattr(value, "__wrapped__", None), types.FunctionType):  # what jax.jit returns
         yield value.__wrapped__
     else:
@@ -226,7 +210,7 @@ def machine() -> dict[str, Any]:
         versions={name: version(name) for name in ("jax", "jaxlib", "numpy", "scipy")},
         device=f"{device.device_kind} ({device.client.platform_version.splitlines()[0]})",
         xla_flags=sorted(flags),
-        matmul_precision=jax.config.jax_default_matmul_precision,
+        matmul_precision=jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
     )
 
 

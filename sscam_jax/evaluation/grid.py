@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sscam_jax import metrics, ops
-from sscam_jax.evaluation import run_folder, statistics
+from sscam_jax import metrics
+from sscam_jax.evaluation import pictures, run_folder, statistics
 from sscam_jax.evaluation.statistics import Bootstrap, Estimates, Results
 
 SCORE_CAM, GRAD_CAM = "score-cam", "grad-cam"
@@ -137,21 +138,17 @@ class Ablation(NamedTuple):
         }
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _correlations(
-    raw: Float[Array, "rows *grid"], size: int, references: tuple[int, ...]
-) -> Float[Array, "rows references"]:
+@functools.partial(jax.jit, static_argnums=1)
+def _correlations(maps: Float[Array, "rows *space"], references: tuple[int, ...]) -> Float[Array, "rows references"]:
     """How alike the maps of one image are to some of them."""
-    axes = raw.ndim - 1
-    maps = ops.unit(jax.nn.relu(ops.resize(raw, (size,) * axes)))
-    alike = functools.partial(metrics.spearman, spatial_axes=axes)
+    alike = functools.partial(metrics.spearman, spatial_axes=maps.ndim - 1)
     return jax.vmap(jax.vmap(alike, in_axes=(None, 0)), in_axes=(0, None))(maps, maps[np.array(references)])
 
 
 def with_agreement(stored: run_folder.Stored, size: int) -> Results:
     """A run's results with two columns more: each map's Spearman rank correlation with Score-CAM's and Grad-CAM's.
 
-    Maps are unit(ReLU(U(raw))) at the input's resolution; a flat one correlates with nothing: 0.
+    The maps are those that were measured, at the input's resolution; a flat one correlates with nothing: 0.
 
     Args:
         stored: a run that measured both methods.
@@ -162,10 +159,13 @@ def with_agreement(stored: run_folder.Stored, size: int) -> Results:
     """
     results = stored.results
     there = results.passes.any(-1)  # [keys, methods]: those without noise are at the first key alone, which has all
-    references = tuple(results.methods.index(name) for name in (SCORE_CAM, GRAD_CAM))
-    found = np.full((*results.passes.shape, len(references)), np.nan, np.float32)
+    places = list(zip(*np.nonzero(there), strict=True))
+    references = tuple(places.index((0, results.methods.index(name))) for name in (SCORE_CAM, GRAD_CAM))
+    found = np.full((*results.passes.shape, 2), np.nan, np.float32)
     for i in range(len(results.names)):
-        found[there, i] = _correlations(stored.raw[there, i], size, references)
+        kept = [stored.kept_maps(i, method) for method in results.methods]
+        maps = [pictures.decoded(kept[m][r : r + 1], (size, size)) for r, m in places]
+        found[there, i] = _correlations(jnp.asarray(np.concatenate(maps)), references)
     return results._replace(
         metrics=(*results.metrics, "to-score-cam", "to-grad-cam"), values=np.concatenate([results.values, found], -1)
     )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from sscam_jax import plots
 from sscam_jax._support import replacing
-from sscam_jax.evaluation import run_folder, study
+from sscam_jax.evaluation import by_name
 from sscam_jax.evaluation.grid import ENERGIES, GRAD_CAM, MORE, SCORE_CAM, TITLES, Ablation, Grid, analyse
 from sscam_jax.evaluation.statistics import LEVEL
 
@@ -21,13 +21,13 @@ from sscam_jax.evaluation.statistics import LEVEL
 _BESIDE = {SCORE_CAM: "--", GRAD_CAM: ":", "mean-activation": "-."}
 
 
-def ablate(settings: study.Settings, grid: Grid, out: pathlib.Path, *, workers: int = 0) -> None:
+def ablate(study: by_name.Study, grid: Grid, out: pathlib.Path, *, workers: int = 0) -> None:
     """Measure a grid's methods, Score-CAM and Grad-CAM into a run folder, and write what comes out of it.
 
-    The folder is that of `study.run`, resumed in the same way, with `ablation.md`, `.json` and `.png` more.
+    The folder is that of `by_name.run`, resumed in the same way, with `ablation.md`, `.json` and `.png` more.
 
     Args:
-        settings: what to measure them on; its methods and metrics are replaced.
+        study: what to measure them on; its methods and metrics are replaced.
         grid: σ and N.
         out: the run folder; made where missing.
         workers: processes that decode images.
@@ -36,9 +36,8 @@ def ablate(settings: study.Settings, grid: Grid, out: pathlib.Path, *, workers: 
         ValueError: a setting is not possible, the data set has no boxes, or the folder holds another run.
         FileNotFoundError: the data or the checkpoint is not there.
     """
-    settings = dataclasses.replace(settings, methods=(SCORE_CAM, GRAD_CAM, *grid.specs()), metrics=ENERGIES)
-    study.run(settings, out, workers=workers)
-    found = analyse(run_folder.read(out), grid, settings.size)
+    study = dataclasses.replace(study, methods=(SCORE_CAM, GRAD_CAM, *grid.specs()), metrics=ENERGIES)
+    found = analyse(by_name.run(study, out, workers=workers).stored, grid, study.size)
     with replacing(out / "ablation.md") as part:
         part.write_text(markdown(found), "utf-8", newline="\n")
     with replacing(out / "ablation.json") as part:

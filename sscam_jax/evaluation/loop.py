@@ -1,23 +1,25 @@
 """Methods measured on a data set, batch by batch, on all devices of this process."""
 
-import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
 from sscam_jax import metrics as library
-from sscam_jax.cams.registry import Method, draws
-from sscam_jax.evaluation._sharded import Maps, columns_of, kept, logits_of, maps_of, takes
+from sscam_jax.evaluation import pictures
+from sscam_jax.evaluation._sharded import Maps, columns_of, kept, logits_of, maps_of
+from sscam_jax.evaluation.plan import Plan, check_batch
+from sscam_jax.metrics import Case
 from sscam_jax.metrics.localization import single_box
-from sscam_jax.types import Apply, Batch, Params
+from sscam_jax.types import Batch
 
-Target = Literal["truth", "predicted"]
+Tell = Callable[[int, int], None]
+# Rounding may carry a map this far out of [0, 1].
+_SLACK = 1e-4
 
 
 class Part(NamedTuple):
@@ -33,8 +35,8 @@ class Part(NamedTuple):
         values: for every noise key, method, image and column; NaN where a metric does not apply, and for methods
             without noise at all keys but the first.
         flat: whether the map says nothing.
-        passes: forward passes of the map.
-        raw: the maps at the target layer's resolution.
+        passes: forward passes of the map; 0: not run, -1: not known.
+        maps: what draws every method's maps [keys, n, ...], see `pictures`.
         skipped: ids of the images that have no class to explain.
     """
 
@@ -47,223 +49,190 @@ class Part(NamedTuple):
     values: Float32[np.ndarray, "r m n columns"]
     flat: Bool[np.ndarray, "r m n"]
     passes: Int[np.ndarray, "r m n"]
-    raw: Float32[np.ndarray, "r m n *grid"]
+    maps: tuple[np.ndarray, ...]
     skipped: Int[np.ndarray, " k"]
 
 
-class _Evaluation:
-    """A network, methods and metrics, ready to measure batches."""
+class _Rows(NamedTuple):
+    """A batch on the devices, filled up so that they share it evenly, with the class to explain."""
 
-    def __init__(
-        self,
-        apply: Apply,
-        params: Params,
-        methods: Mapping[str, Method],
-        metrics: Sequence[str],
-        key: Key[Array, ""],
-        keys: int,
-        target: Target,
-        devices: Sequence[jax.Device],
-        tell: Callable[[int, int], None],
-    ) -> None:
-        self.apply, self.methods, self.keys, self.target, self.tell = apply, methods, keys, target, tell
-        self.devices = list(devices)
-        self.mesh = Mesh(np.array(self.devices), ("images",))
-        self.params = jax.device_put(params, NamedSharding(self.mesh, PartitionSpec()))
-        self.key, self.metrics = key, list(metrics)
-        known = {name: library.METRICS[name].reruns for name in metrics}
-        self.simple = tuple(name for name, reruns in known.items() if not reruns)
-        self.rerunning = tuple(name for name, reruns in known.items() if reruns)
-        self.draws = {name: draws(method) for name, method in methods.items()}
+    images: Float[Array, "b *space c"]
+    labels: Int[np.ndarray, " b"]
+    boxes: Float[np.ndarray, "b k 4"]
+    ids: Int[np.ndarray, " b"]
+    live: Bool[np.ndarray, " b"]
 
-    def run(
-        self,
-        method: Method,
-        images: Float[Array, "b *space c"],
-        labels: Int[np.ndarray, " b"],
-        key: Key[Array, ""],
-        ids: Int[np.ndarray, " b"],
-        live: Bool[np.ndarray, " b"],
-    ) -> Maps:
-        """One method's maps; images that are not live get a map of no meaning."""
-        if not takes(method, "devices"):
-            return maps_of(
-                method, self.apply, self.mesh, self.params, images, jnp.asarray(labels), key, jnp.asarray(ids)
-            )
-        # Thousands of passes an image: the devices share each image's passes, and only live images cost any.
-        rows = []
-        for i in np.flatnonzero(live):
-            given: dict[str, Any] = dict(devices=self.devices if len(self.devices) > 1 else None)
-            given |= {k: v for k, v in (("key", key), ("ids", jnp.asarray(ids[i : i + 1]))) if takes(method, k)}
-            saliency = method(self.apply, self.params, images[i : i + 1], labels[i : i + 1], **given)
-            rows.append(jax.device_get(kept(saliency)))
-            self.tell(0, int(rows[-1].passes[0]))
-        places = np.cumsum(live) - 1  # a dead image shows a live one's map, which nobody reads
-        return Maps(*(np.concatenate(field)[np.clip(places, 0, None)] for field in zip(*rows, strict=True)))
 
-    def part(self, batch: Batch) -> Part:
-        """Measure one batch."""
-        fill = -len(batch.ids) % len(self.devices)
-        images, labels, boxes, ids, mask = (
-            np.concatenate([np.asarray(field), np.full((fill, *field.shape[1:]), empty, field.dtype)])
-            for field, empty in zip(batch, (0, -1, -1, -1, False), strict=True)
+def _checked_maps(name: str, found: Maps, ids: Int[np.ndarray, " n"]) -> Maps:
+    maps = np.asarray(found.maps).reshape(len(ids), -1)
+    wrong = ~(np.isfinite(maps).all(1) & (maps.min(1) >= -_SLACK) & (maps.max(1) <= 1 + _SLACK))
+    if wrong.any():
+        one = maps[wrong.argmax()]
+        raise ValueError(
+            f"method '{name}' gave a map of image {ids[wrong.argmax()]} with values from {one.min():g} to "
+            f"{one.max():g}, expected finite values in [0, 1]: sscam_jax.ops.unit brings them there"
         )
-        sharding = NamedSharding(self.mesh, PartitionSpec("images"))
-        placed = jax.device_put(jnp.asarray(images), sharding)
-        logits = np.asarray(logits_of(self.apply, self.mesh, self.params, placed))
-        if not np.isfinite(logits[mask]).all():
-            wrong = ids[mask][~np.isfinite(logits[mask]).all(-1)]
-            raise ValueError(f"the network's answer to images {wrong.tolist()} is not finite: look for NaN in params")
-        predicted = logits.argmax(-1).astype(np.int32)
-        explained = labels if self.target == "truth" else predicted
-        live = mask & (explained >= 0)
-        if (wrong := explained[live][explained[live] >= logits.shape[1]]).size:
-            raise ValueError(
-                f"class {wrong.max()} of the data set is none of the network's {logits.shape[1]}: explain the "
-                "predicted class, or use a network of these classes"
-            )
-        classes = np.where(live, explained, 0).astype(np.int32)
-        shifted = np.exp(logits - logits.max(-1, keepdims=True))
-        probability = np.take_along_axis(shifted / shifted.sum(-1, keepdims=True), classes[:, None], 1)[:, 0]
-        found = [self.with_key(r, placed, classes, boxes, ids, live) for r in range(self.keys if live.any() else 0)]
-        columns, values, flat, passes, raw = self.together(found, live)
-        return Part(
-            columns=columns,
-            ids=ids[live],
-            labels=labels[live],
-            predicted=predicted[live],
-            probability=probability[live],
-            single=np.asarray(single_box(boxes))[live],
-            values=values,
-            flat=flat,
-            passes=passes,
-            raw=raw,
-            skipped=ids[mask & ~live],
+    return found
+
+
+def _run(plan: Plan, name: str, rows: _Rows, key: Key[Array, ""], tell: Tell) -> Maps:
+    """One method's maps; rows that are not live are undefined."""
+    method = plan.explainers[name]
+    live, labels, ids = rows.live, jnp.asarray(rows.labels), jnp.asarray(rows.ids)
+    places = np.clip(np.cumsum(live) - 1, 0, None)  # a dead image shows a live one's map, which nobody reads
+    keywords: dict[str, Callable[[Any], Any]] = dict(key=lambda i: key, ids=lambda i: ids[i])
+    if "devices" in method.given:
+        # Thousands of passes per image: the devices share each image's passes, and only live images cost any.
+        devices = list(plan.mesh.devices.flat)
+        groups = [np.array([i]) for i in np.flatnonzero(live)]
+        keywords["devices"] = lambda i: devices if len(devices) > 1 else None
+    elif method.compiled:
+        static = (name, method.function, method.given, plan.apply, plan.mesh)
+        found = jax.device_get(maps_of(*static, plan.params, rows.images, labels, key, ids))
+        _checked_maps(name, Maps(*(field[live] for field in found)), rows.ids[live])
+        tell(0, int(np.clip(found.passes[live], 0, None).sum()))
+        return found
+    else:
+        groups = [np.flatnonzero(live)]
+    parts = []
+    for i in groups:
+        given = {keyword: keywords[keyword](i) for keyword in method.given}
+        answer = method.function(plan.apply, plan.params, rows.images[i], labels[i], **given)
+        parts.append(_checked_maps(name, jax.device_get(kept(name, answer, rows.images[i])), rows.ids[i]))
+        tell(0, int(np.clip(parts[-1].passes, 0, None).sum()))
+    return Maps(*(np.concatenate(field)[places] for field in zip(*parts, strict=True)))
+
+
+def _measure(
+    plan: Plan, names: Sequence[str], maps: Mapping[str, Maps], rows: _Rows, key: Key[Array, ""]
+) -> dict[str, Float[np.ndarray, "m b"]]:
+    """The metrics' columns of some methods' maps."""
+    stack = np.stack([each.maps for each in maps.values()])
+    # The metrics' own random numbers are the same for every method and noise key.
+    given = (plan.params, rows.images, jnp.asarray(rows.labels), jnp.asarray(rows.boxes))
+    common = (plan.key, jnp.asarray(rows.ids))
+    quick = tuple((name, metric) for name, metric in plan.metrics.items() if name in plan.compiled)
+    swapped = jnp.asarray(stack.swapaxes(0, 1))
+    found = columns_of(quick, plan.colours, plan.apply, plan.mesh, *given, swapped, *common)
+    columns = {name: np.asarray(column).T for name, column in found.items()}
+
+    def explain(inputs: Float[Array, "m b *space c"]) -> Float[Array, "m b *space"]:
+        again = zip(names, inputs, strict=True)
+        rerun = (_run(plan, name, rows._replace(images=x), key, lambda *_: None).maps for name, x in again)
+        return jnp.stack([jnp.asarray(each) for each in rerun])
+
+    others = {name: metric for name, metric in plan.metrics.items() if name not in plan.compiled}
+    if others:
+        case = Case(plan.apply, *given, jnp.asarray(stack), *common, explain, *plan.colours)
+        columns |= {name: np.asarray(column) for name, column in library.measure(others, case).items()}
+    # As asked for: what comes out of `jax.jit` is sorted by name.
+    order = list(plan.metrics)
+    return {name: columns[name] for name in sorted(columns, key=lambda name: order.index(name.partition("@")[0]))}
+
+
+def _placed(plan: Plan, batch: Batch) -> tuple[_Rows, Bool[np.ndarray, " b"], Float[np.ndarray, "b n"]]:
+    """The batch on the devices, which of its images can be read, and their logits."""
+    fill = -len(batch.ids) % plan.mesh.size
+    images, labels, boxes, ids, mask = (
+        np.concatenate([np.asarray(field), np.full((fill, *field.shape[1:]), empty, field.dtype)])
+        for field, empty in zip(batch, (0, -1, -1, -1, False), strict=True)
+    )
+    placed = jax.device_put(jnp.asarray(images), NamedSharding(plan.mesh, PartitionSpec("images")))
+    logits = np.asarray(logits_of(plan.apply, plan.mesh, plan.params, placed))
+    if not np.isfinite(logits[mask]).all():
+        wrong = ids[mask][~np.isfinite(logits[mask]).all(-1)]
+        raise ValueError(
+            f"the network returned logits that are not finite for images {wrong.tolist()}: check params and these "
+            "images for NaN"
         )
-
-    def with_key(
-        self,
-        r: int,
-        images: Float[Array, "b *space c"],
-        labels: Int[np.ndarray, " b"],
-        boxes: Float[np.ndarray, "b k 4"],
-        ids: Int[np.ndarray, " b"],
-        live: Bool[np.ndarray, " b"],
-    ) -> tuple[dict[str, np.ndarray], dict[str, Maps]]:
-        """The columns [b, methods], and the maps, of the methods that noise key r runs."""
-        key = jax.random.fold_in(self.key, r)
-        methods = {name: method for name, method in self.methods.items() if r == 0 or self.draws[name]}
-        maps: dict[str, Maps] = {}
-        for name, method in methods.items():
-            maps[name] = jax.device_get(self.run(method, images, labels, key, ids, live))
-            self.tell(int(live.sum()), 0 if takes(method, "devices") else int(maps[name].passes[live].sum()))
-        if not maps:
-            return {}, {}
-        stack = np.stack([each.maps for each in maps.values()])
-        # The metrics' own random numbers are the same for every method and noise key.
-        arguments = (self.params, images, jnp.asarray(labels), jnp.asarray(boxes))
-        common = (self.key, jnp.asarray(ids))
-        columns = columns_of(self.simple, self.apply, self.mesh, *arguments, jnp.asarray(stack.swapaxes(0, 1)), *common)
-
-        def explain(inputs: Float[Array, "m b *space c"]) -> Float[Array, "m b *space"]:
-            again = zip(methods.values(), inputs, strict=True)
-            return jnp.stack([jnp.asarray(self.run(method, x, labels, key, ids, live).maps) for method, x in again])
-
-        if self.rerunning:
-            case = library.Case(self.apply, *arguments, jnp.asarray(stack), *common, explain)
-            rerun = library.measure(self.rerunning, case)
-            columns = columns | {name: column.T for name, column in rerun.items()}
-        # As asked for: what comes out of `jax.jit` is sorted by name.
-        ordered = sorted(columns, key=lambda column: self.metrics.index(column.partition("@")[0]))
-        return {name: np.asarray(columns[name]) for name in ordered}, maps
-
-    def together(
-        self, found: Sequence[tuple[dict[str, np.ndarray], dict[str, Maps]]], live: Bool[np.ndarray, " b"]
-    ) -> tuple[Any, ...]:
-        """The columns' names, and values, flat, passes and raw with their leading axes keys, methods, live images."""
-        if not found:
-            none = (self.keys, len(self.methods), 0)
-            return (), np.zeros((*none, 0), np.float32), np.zeros(none, bool), np.zeros(none, int), np.zeros(none, "f4")
-        columns = tuple(found[0][0])
-        n, shape = int(live.sum()), (self.keys, len(self.methods))
-        grid = min((each.raw.shape[1:] for each in found[0][1].values()), key=math.prod)
-        values = np.full((*shape, n, len(columns)), np.nan, np.float32)
-        flat, passes = np.zeros((*shape, n), bool), np.zeros((*shape, n), np.int32)
-        raw = np.full((*shape, n, *grid), np.nan, np.float32)
-        positions = {name: m for m, name in enumerate(self.methods)}
-        for r, (measured, maps) in enumerate(found):
-            for i, (name, each) in enumerate(maps.items()):
-                m = positions[name]
-                for k, column in enumerate(columns):
-                    values[r, m, :, k] = measured[column][live, i]
-                flat[r, m], passes[r, m] = each.flat[live], each.passes[live]
-                # Methods without a layer answer at the input's resolution.
-                raw[r, m] = jax.image.resize(each.raw[live], (n, *grid), "linear")
-        return columns, values, flat, passes, raw
+    explained = labels if plan.target == "truth" else logits.argmax(-1).astype(np.int32)
+    live = mask & (explained >= 0)
+    if (wrong := explained[live][explained[live] >= logits.shape[1]]).size:
+        raise ValueError(
+            f"class {wrong.max()} of the data set is out of range: the network has {logits.shape[1]} classes. Explain "
+            "the predicted class, or use a network of these classes"
+        )
+    classes = np.where(live, explained, 0).astype(np.int32)
+    return _Rows(placed, classes, boxes.astype(np.float32), ids.astype(np.int32), live), mask, logits
 
 
-def measured(
-    apply: Apply,
-    params: Params,
-    batches: Iterable[Batch],
-    methods: Mapping[str, Method],
-    metrics: Sequence[str],
-    *,
-    key: Key[Array, ""],
-    keys: int = 1,
-    target: Target = "truth",
-    first: int = 0,
-    devices: Sequence[jax.Device] | None = None,
-    tell: Callable[[int, int], None] = lambda maps, passes: None,
-) -> Iterator[Part]:
-    """Methods measured by metrics, a batch at a time.
+def measure(plan: Plan, batch: Batch, tell: Tell = lambda maps, passes: None) -> Part:
+    """Measure one batch.
 
-    All methods see the same images, classes and, but for their own noise, the same random numbers. A method that takes
-    `devices` (Score-CAM, SS-CAM) runs image by image, each image's passes shared among the devices; the others and the
-    metrics take a whole batch, its images shared among them.
+    All methods see the same images and classes; except for their own noise, they see the same random numbers.
 
     Args:
-        apply: the network, cut at the target layer.
-        params: its parameters.
-        batches: `Batch`es of one shape; from `data.batches`, or any iterable.
-        methods: by the names that they get in tables; `functools.partial` binds settings.
-        metrics: names of `metrics.METRICS`.
-        key: what all random numbers are drawn from.
-        keys: how often methods that draw are run, each time with another noise.
-        target: explain the class that the data set gives ("truth") or the network's ("predicted").
-        first: begin with this batch.
-        devices: of this process; None: all of them.
+        plan: what to measure, of `plan`.
+        batch: the images.
         tell: called with how many maps are done and how many passes they took, as the work goes on.
 
-    Yields:
-        What was measured on each batch.
+    Returns:
+        The `Part`.
 
     Raises:
-        ValueError: an unknown metric or target, no method, labels that are no classes of the network.
+        ValueError: the batch is not possible, or a method's maps are not.
 
     Example:
-        >>> from sscam_jax import grad_cam
+        >>> from sscam_jax.evaluation.plan import plan
+        >>> from sscam_jax.types import Apply
         >>> apply = Apply(features=lambda params, x: (x, ()),
         ...               head=lambda params, activations, carry: activations.mean((1, 2)))
         >>> images = np.float32([[[[1, 0], [0, 1]], [[0, 1], [0, 1]]]])
         >>> batch = Batch(images, np.int32([0]), np.float32([[[0, 0, 0.5, 0.5]]]), np.int32([0]), np.array([True]))
-        >>> [part] = measured(apply, (), [batch], {"grad-cam": grad_cam}, ["energy"], key=jax.random.key(0))
-        >>> part.columns, part.values.tolist()
-        (('energy',), [[[[100.0]]]])
+        >>> colours = ((0.0, 0.0), (1.0, 1.0))
+        >>> of = plan(apply, (), batch, ["grad-cam"], ["energy"], key=jax.random.key(0), colours=colours)
+        >>> part = measure(of, batch)
+        >>> part.columns, part.values[0, 0].tolist()
+        (('energy',), [[100.0]])
     """
-    if target not in ("truth", "predicted"):
-        raise ValueError(f"target '{target}' is not known; choose from 'truth', 'predicted'")
-    if not methods:
-        raise ValueError("no methods: expected at least one")
-    if keys < 1:
-        raise ValueError(f"keys is {keys}, expected at least 1")
-    for name in metrics:
-        if name not in library.METRICS:
-            raise ValueError(f"metric '{name}' is not known; choose from {', '.join(map(repr, library.METRICS))}")
-    chosen = jax.local_devices() if devices is None else devices
-    evaluation = _Evaluation(apply, params, methods, metrics, key, keys, target, chosen, tell)
-    if first and hasattr(batches, "from_batch"):
-        batches = batches.from_batch(first)
-    else:
-        batches = itertools.islice(batches, first, None)
-    return map(evaluation.part, batches)
+    check_batch(batch)
+    rows, mask, logits = _placed(plan, batch)
+    live = rows.live
+    runs = []
+    for r in range(plan.keys if live.any() else 0):
+        key = jax.random.fold_in(plan.key, r)
+        names = [name for name, method in plan.explainers.items() if r == 0 or method.draws]
+        maps = {}
+        for name in names:
+            maps[name] = _run(plan, name, rows, key, tell)
+            tell(int(live.sum()), 0)
+        if names:
+            runs.append((_measure(plan, names, maps, rows, key), maps))
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    probability = np.take_along_axis(shifted / shifted.sum(-1, keepdims=True), rows.labels[:, None], 1)[:, 0]
+    labels = np.pad(np.asarray(batch.labels), (0, len(live) - len(batch.labels)), constant_values=-1)
+    columns, values, flat, passes = _together(plan, runs, live)
+    return Part(
+        columns=columns,
+        ids=rows.ids[live],
+        labels=labels[live].astype(np.int32),
+        predicted=logits.argmax(-1).astype(np.int32)[live],
+        probability=probability[live],
+        single=np.asarray(single_box(rows.boxes))[live],
+        values=values,
+        flat=flat,
+        passes=passes,
+        maps=tuple(
+            pictures.encoded(*(np.stack([np.asarray(maps[name][i])[live] for maps in of]) for i in (1, 0)))
+            for name in plan.explainers
+            if (of := [maps for _, maps in runs if name in maps])
+        ),
+        skipped=rows.ids[mask & ~live],
+    )
+
+
+def _together(
+    plan: Plan, runs: Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, Maps]]], live: Bool[np.ndarray, " b"]
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
+    """The columns' names, and values, flat and passes with their leading axes keys, methods, live images."""
+    columns = tuple(runs[0][0]) if runs else ()
+    shape = (plan.keys, len(plan.explainers), int(live.sum()))
+    values = np.full((*shape, len(columns)), np.nan, np.float32)
+    flat, passes = np.zeros(shape, bool), np.zeros(shape, np.int32)
+    positions = {name: m for m, name in enumerate(plan.explainers)}
+    for r, (measured, maps) in enumerate(runs):
+        for i, (name, each) in enumerate(maps.items()):
+            m = positions[name]
+            values[r, m] = np.stack([measured[column][i, live] for column in columns], -1)
+            flat[r, m], passes[r, m] = each.flat[live], each.passes[live]
+    return columns, values, flat, passes

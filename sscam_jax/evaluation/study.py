@@ -1,112 +1,45 @@
-"""The work behind `sscam evaluate` and `sscam table`: a data set, a network and methods in; a run folder out."""
+"""`evaluate`: methods measured on a data set, with any network, into a run folder."""
 
-import dataclasses
-import hashlib
+import contextlib
+import importlib.util
 import itertools
 import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import filelock
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from sscam_jax import data, networks, ops, plots
-from sscam_jax import metrics as library
-from sscam_jax.cams.registry import CONTROLS, Method, draws, parse
-from sscam_jax.evaluation import comparison, gallery, run_folder, tables
-from sscam_jax.evaluation.loop import Target, measured
-from sscam_jax.types import Apply, Batch, Params
+from sscam_jax import data
+from sscam_jax.evaluation import fingerprint, loop, parquet, run_folder, tables
+from sscam_jax.evaluation.methods import Methods
+from sscam_jax.evaluation.plan import Plan, Target, plan
+from sscam_jax.evaluation.result import Result
+from sscam_jax.evaluation.run_folder import Run, Seal
+from sscam_jax.metrics import Metric
+from sscam_jax.types import Apply, Batch, Batches, Params
 
-DEFAULT_METHODS = ("grad-cam", "grad-cam++", "score-cam", "ss-cam")
-DEFAULT_METRICS = ("average-drop", "average-increase", "average-gain", "insertion", "deletion")
-DEFAULT_BOX_METRICS = ("energy", "energy-over-area", "pointing")
 # Seconds between two lines of progress where there is no terminal.
 _QUIET = 30.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What `sscam evaluate` was asked for; every field can change the numbers.
-
-    Attributes:
-        data: the data set, see `data.source`.
-        model: the network's name.
-        checkpoint: a file, address or known name; None: the network's default.
-        num_classes: the classes that the checkpoint knows.
-        layer: where the network is cut; None: its default.
-        methods: see `methods.parse`; the controls are added.
-        metrics: names of `metrics.METRICS`; none stands for the usual ones.
-        limit: how many images, drawn at random by the seed; None: all.
-        seed: of the choice of images and of all noise.
-        keys: how often methods that draw random numbers are run.
-        target: "truth" or "predicted", the class to explain.
-        fit: "crop" or "squash", see `preprocess`.
-        size: the side of the network's input in pixels.
-        batch_size: images that are read, explained by gradients, and measured at once.
-    """
-
-    data: str
-    model: str = "resnet18"
-    checkpoint: str | None = None
-    num_classes: int = 1000
-    layer: str | None = None
-    methods: Sequence[str] = DEFAULT_METHODS
-    metrics: Sequence[str] = ()
-    limit: int | None = None
-    seed: int = 0
-    keys: int = 1
-    target: Target = "truth"
-    fit: str = "crop"
-    size: int = 224
-    batch_size: int = 16
-
-
-def _digest(params: Params) -> str:
-    """A hash of all parameters, wherever they were read from."""
-    total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        total.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
-        total.update(np.ascontiguousarray(leaf).tobytes())
-    return total.hexdigest()[:16]
-
-
-def _check_data(source: data.Source, settings: Settings) -> tuple[str, ...]:
-    """The metrics to measure, if the data set has what they and the target need."""
-    for name in settings.metrics:
-        if name not in library.METRICS:
-            raise ValueError(f"metric '{name}' is not known; choose from {', '.join(map(repr, library.METRICS))}")
-        if library.METRICS[name].needs_boxes and not source.has_boxes:
-            boxless = ", ".join(repr(each) for each, metric in library.METRICS.items() if not metric.needs_boxes)
-            raise ValueError(f"metric '{name}' needs boxes, which '{source.name}' does not have; choose from {boxless}")
-    if settings.target == "truth":
-        if not source.has_labels:
-            raise ValueError(f"'{source.name}' has no labels: explain the predicted class (--target predicted)")
-        if source.classes is not None and len(source.classes) != settings.num_classes:
-            raise ValueError(
-                f"'{source.name}' has {len(source.classes)} classes, the network knows {settings.num_classes}: explain "
-                "the predicted class (--target predicted), or give a checkpoint for these classes"
-            )
-    return tuple(settings.metrics) or DEFAULT_METRICS + (DEFAULT_BOX_METRICS if source.has_boxes else ())
-
-
-class Progress:
+class Meter:
     """Maps and passes done: a bar in a terminal or notebook, else now and then a line on stderr."""
 
-    def __init__(self, images: int, done: int, batches: int, per_image: int) -> None:
+    def __init__(self, images: int | None, per_image: int) -> None:
         self.images, self.per_image = images, per_image
-        self.first = images * done / max(1, batches)
-        self.maps, self.passes, self.began = round(self.first * per_image), 0, time.monotonic()
+        self.maps, self.passes, self.began = 0, 0, time.monotonic()
         self.told = self.began
         self.quiet = not sys.stderr.isatty() and "ipykernel" not in sys.modules
-        self.bar = tqdm(total=images * per_image, initial=self.maps, unit="map", disable=self.quiet)
+        total = None if images is None else images * per_image
+        self.bar = tqdm(total=total, unit="map", disable=self.quiet)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "Meter":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,57 +52,140 @@ class Progress:
         now = time.monotonic()
         if self.quiet and now - self.told > _QUIET:
             self.told = now
-            done, seconds = self.maps / self.per_image, now - self.began
-            rate = (done - self.first) / seconds
-            left = f"{(self.images - done) / rate / 60:.0f} min left" if rate else "no image done yet"
-            print(
-                f"{done:.0f} of {self.images} images, {self.passes} passes, "
-                f"{self.passes / seconds:.0f} a second, {left}",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(self.line(now - self.began), file=sys.stderr, flush=True)
+
+    def line(self, seconds: float) -> str:
+        """What is done after some seconds, and what is left."""
+        done = self.maps / self.per_image
+        of = "" if self.images is None else f" of {self.images}"
+        text = f"{done:.0f}{of} images, {self.passes} passes, {self.passes / seconds:.0f} a second"
+        if self.images is None or not done:
+            return text
+        return f"{text}, {(self.images - done) * seconds / done / 60:.0f} min left"
+
+
+def _seal(batch: Batch, batches: Batches, number: int) -> Seal:
+    return Seal(fingerprint.arrays(batch._asdict(), "batch"), batches.digest(number) or "")
+
+
+def _check_done(run: Run, batches: Batches, first: Seal) -> None:
+    """Refuse to go on where a measured batch was of other images; a stream is checked while it is read."""
+    for number, seal in sorted(run.done.items()):
+        now = batches.digest(number)
+        if (seal.arrays != first.arrays) if number == 0 else (now is not None and seal.read_from != now):
+            raise _other_images(run, number)
+
+
+def _other_images(run: Run, number: int) -> ValueError:
+    return ValueError(
+        f"'{run.folder}' holds a run on other images: those of batch {number}, which is measured, have changed since; "
+        "choose another folder. `sscam table --out` shows what this one holds"
+    )
+
+
+def _todo(run: Run, count: int | None) -> Iterator[int]:
+    """The batches of this process that no part holds; where only reading tells how many there are, all of them."""
+    index, step = run.process
+    if count is None:
+        return itertools.count(index, step)
+    return (number for number in range(index, count, step) if number not in run.done)
+
+
+def _images(batches: Batches, numbers: Iterable[int]) -> int:
+    size = batches.batch_size
+    total = len(batches.names) if batches.names is not None else (batches.count or 0) * size
+    return sum(min(size, total - number * size) for number in numbers)
+
+
+def _first(batches: Batches) -> Batch:
+    for _, batch, _ in batches.read([0]):
+        return batch
+    raise ValueError("batches is empty: expected at least one batch of images")
+
+
+class _Ids:
+    """The ids of all images measured so far: each may come once."""
+
+    def __init__(self, folder: pathlib.Path, done: Iterable[int]) -> None:
+        self.batch_of: dict[int, int] = {}
+        for number in done:
+            with np.load(folder / "parts" / f"{number:06}.npz") as part:
+                self.add(number, part["ids"])
+
+    def add(self, number: int, ids: np.ndarray) -> None:
+        for i in map(int, ids):
+            if self.batch_of.setdefault(i, number) != number:
+                raise ValueError(
+                    f"id {i} comes twice, in the batches {self.batch_of[i]} and {number}: every image needs an id of "
+                    "its own"
+                )
+
+
+def _measure(run: Run, of: Plan, batches: Batches, seal: Seal) -> None:
+    """Measure what this process has to, and write it."""
+    todo = _todo(run, batches.count)
+    if batches.count is not None:
+        todo = iter(numbers := list(todo))
+    images = None if batches.count is None else _images(batches, numbers)
+    count, ids = 0, _Ids(run.folder, run.done)
+    with Meter(images, of.maps_per_image) as tell:
+        for number, batch, problems in batches.read(todo):
+            count = number + 1
+            now = seal if number == 0 else _seal(batch, batches, number)
+            if number in run.done:
+                if run.done[number].arrays != now.arrays:
+                    raise _other_images(run, number)
+                continue
+            ids.add(number, np.asarray(batch.ids)[np.asarray(batch.mask)])
+            run.write(number, loop.measure(of, batch, tell), problems, now)
+    run.finish(batches.count or max(count, *(number + 1 for number in run.done), 0))
 
 
 def evaluate(
     apply: Apply,
     params: Params,
-    batches: Iterable[Batch],
-    methods: Sequence[str] | Mapping[str, Method],
-    metrics: Sequence[str],
+    batches: Batches | Iterable[Batch],
+    methods: Methods = (),
+    metrics: Sequence[str] | Mapping[str, Metric] = (),
     *,
     out: str | os.PathLike[str],
+    maps: Mapping[str, Any] | None = None,
     seed: int = 0,
     keys: int = 1,
     target: Target = "truth",
-    process: tuple[int, int] = (0, 1),
+    process: tuple[int, int] | None = None,
     about: Mapping[str, Any] | None = None,
-) -> comparison.Comparison | None:
+) -> Result:
     """Measure methods on batches of any data set, with any network, into a run folder.
 
-    Every batch is written when it is measured; a second call with the same arguments goes on where the first one
-    stopped, and ends with the same tables. Controls (uniform, Gaussian, random, mean activation, FakeCAM) are measured
-    beside the methods. The folder gets `table.md`, `table.csv`, `table.json` and `results.parquet`.
+    Every batch is written when it is measured. A second call with the same arguments goes on where the first one
+    stopped, and ends with the same tables; one whose numbers could differ is refused. Controls (uniform, Gaussian,
+    random, mean activation, FakeCAM) are measured beside the methods. The folder gets `table.md`, `table.csv`,
+    `table.json`, and `results.parquet` where pyarrow is installed.
 
     Args:
         apply: the network, cut at the target layer.
-        params: its parameters.
-        batches: `data.batches`, or any sized collection of `Batch`es of one shape that can be iterated over.
-        methods: texts for `methods.parse` ("ss-cam:paper,sigma=1"), or methods by the names that tables give them.
-        metrics: names of `metrics.METRICS`.
+        params: its parameters: a tree of arrays.
+        batches: `data.batches`, `data.from_arrays`, `data.from_dicts`, or an iterable of `Batch`es of one shape.
+        methods: texts for `cams.registry.parse` ("ss-cam:paper,sigma=1"), functions with a method's first four
+            arguments that return a `Saliency` or an array of maps [b, *space] in [0, 1], or both; a mapping gives
+            them other names.
+        metrics: names of `metrics.METRICS`, or metrics by name.
         out: the run folder; made where missing.
+        maps: maps that another program made, by name: an npz file with the ids as names, a mapping by id, or an array
+            [n, *space] whose row i belongs to id i.
         seed: of all random numbers.
         keys: how often methods that draw random numbers are run, each time with another noise.
         target: explain the class that the data gives ("truth") or the network's ("predicted").
-        process: (index, count): of `count` processes this is number `index`, and `batches` is its share. With more
-            than one, `sscam table` makes the tables when all have ended.
-        about: what else determines the result, in terms that JSON has, so that a run with another is refused: where
-            `batches` does not say which data these are, or `methods` are functions of your own.
+        process: (index, count): of `count` processes that share the folder this is number `index`. It measures every
+            `count`-th batch. None: what `jax.distributed` says, one process where it is not initialised.
+        about: what else shall be compared with what the folder holds, in terms that JSON has.
 
     Returns:
-        The comparison that the tables show; None where this is one of several processes.
+        What is measured so far, by all processes.
 
     Raises:
-        ValueError: an argument is not possible, or the folder holds a run with other arguments.
+        ValueError: an argument is not possible, or the folder holds a run whose numbers could differ.
 
     Example:
         >>> import tempfile
@@ -179,84 +195,53 @@ def evaluate(
         >>> batch = Batch(images, np.int32([0]), np.float32([[[0, 0, 0.5, 0.5]]]), np.int32([0]), np.array([True]))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     found = evaluate(apply, (), [batch], ["grad-cam"], ["energy"], out=folder)
-        >>> found.methods[0], found.sections[0].means.values[0].tolist()
-        ('grad-cam', [100.0])
+        >>> found["grad-cam", "energy"].mean
+        100.0
     """
-    folder = pathlib.Path(out)
-    parsed: dict[str, tuple[Method, Any]] = {name: (method, None) for name, method in CONTROLS.items()}
-    if isinstance(methods, Mapping):
-        parsed = {name: (method, None) for name, method in methods.items()} | parsed
-    else:
-        parsed = {spec: parse(spec) for spec in methods} | parsed
-    source = getattr(batches, "source", None)
-    known = {} if source is None else {str(i): source.examples[int(i)].name for i in source.ids}
-    device = jax.local_devices()[0]
-    config = dict(
-        settings=dict(seed=seed, keys=keys, target=target, metrics=list(metrics), data=getattr(source, "name", None)),
-        methods=list(parsed),
-        choices={name: choices for name, (_, choices) in parsed.items()},
-        data=None if source is None else source.fingerprint(),
-        params=_digest(params),
-        versions={name: version(name) for name in ("sscam_jax", "jax", "jaxlib", "numpy", "pillow")},
-        device=f"{len(jax.local_devices())} × {device.device_kind}",
-        processes=process[1],
-        names=known,
+    given = data.as_batches(batches)
+    share = process or (jax.process_index(), jax.process_count())
+    if not 0 <= share[0] < share[1]:
+        raise ValueError(f"process is {share}, expected (index, count) with index from 0 to count - 1")
+    first = _first(given)
+    colours = (tuple(given.mean), tuple(given.std))
+    chosen: dict[str, Any] = dict(maps=maps, key=jax.random.key(seed), keys=keys, target=target, colours=colours)
+    of = plan(apply, params, first, methods, metrics, **chosen)
+    seal, folder = _seal(first, given, 0), pathlib.Path(out)
+    settings = dict(seed=seed, keys=keys, target=target)
+    identity = dict(
+        settings=settings,
         about=dict(about or {}),
+        data=dict(given.about),
+        images=dict(first_batch=seal.arrays),
+        **of.identity,
+        machine=fingerprint.machine(),
+        source=fingerprint.source(),
+        order=dict(methods=list(of.explainers), metrics=list(of.metrics)),
     )
-    images = len(batches) * getattr(batches, "batch_size", 1)  # type: ignore[arg-type]  # sized, as documented
-    with run_folder.Run(folder, config, process) as run:
-        done = run.done
-        per_image = sum(keys if draws(method) else 1 for method, _ in parsed.values())
-        with Progress(images, done, len(batches), per_image) as tell:  # type: ignore[arg-type]
-            options: dict[str, Any] = dict(keys=keys, target=target, first=done, tell=tell)
-            bound = {name: method for name, (method, _) in parsed.items()}
-            parts = measured(apply, params, batches, bound, metrics, key=jax.random.key(seed), **options)
-            problems: list[data.Problem] = getattr(batches, "problems", [])
-            told = len(problems)
-            for number, part in zip(itertools.count(done), parts):
-                run.write(number, part, problems[told:])
-                told = len(problems)
-        run.finish()
-    if process[1] > 1:
-        return None
+    with Run(folder, identity, _noted(of, given, settings), share) as run:
+        _check_done(run, given, seal)
+        _measure(run, of, given, seal)
     return table(folder)
 
 
-def run(settings: Settings, out: pathlib.Path, *, workers: int = 0, process: tuple[int, int] = (0, 1)) -> None:
-    """What `sscam evaluate` does: `evaluate` for a data set and a network by their names, and a gallery.
-
-    Args:
-        settings: what to measure.
-        out: the run folder; made where missing.
-        workers: processes that decode images; the results do not depend on it.
-        process: (index, count) of this process; it takes its share of the data.
-
-    Raises:
-        ValueError: a setting is not possible, or the folder holds another run.
-        FileNotFoundError: the data or the checkpoint is not there.
-    """
-    for spec in settings.methods:
-        parse(spec)
-    source = data.subset(data.source(settings.data), settings.limit, settings.seed)
-    names = _check_data(source, settings)
-    apply, params = networks.load(
-        settings.model, layer=settings.layer, checkpoint=settings.checkpoint, num_classes=settings.num_classes
+def _noted(of: Plan, batches: Batches, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept beside the fingerprint and may differ."""
+    names = None if batches.names is None else {str(i): name for i, name in batches.names.items()}
+    about = ("title", "unit", "better", "needs_boxes")
+    return dict(
+        settings=dict(settings),
+        methods=list(of.explainers),
+        metrics={name: {each: getattr(metric, each) for each in about} for name, metric in of.metrics.items()},
+        data=batches.about.get("name"),
+        names=names,
+        batch_size=batches.batch_size,
+        count=batches.count,
+        devices=of.mesh.size,
     )
-    shown: dict[str, Any] = dict(size=settings.size, fit=settings.fit)
-    batches = data.batches(source, batch_size=settings.batch_size, workers=workers, process=process, **shown)
-    [model] = [model for model in networks.models() if model.name == settings.model]
-    about = dict(model=model.name, layer=settings.layer or model.default_layer, flax=version("flax"), **shown)
-    about |= dict(limit=settings.limit, batch_size=settings.batch_size)
-    options: dict[str, Any] = dict(seed=settings.seed, keys=settings.keys, target=settings.target, process=process)
-    evaluate(apply, params, batches, settings.methods, names, out=out, about=about, **options)
-    if process[1] == 1:
-        stored = run_folder.read(out)
-        metric = "energy" if "energy" in stored.results.metrics else stored.results.metrics[0]
-        plots.save(draw_gallery(stored, batches, metric), out / "gallery.png")
 
 
-def table(out: pathlib.Path, *, baseline: str | None = None) -> comparison.Comparison:
-    """Merge a run folder's parts into `results.parquet`, `table.md`, `.csv` and `.json`.
+def table(out: str | os.PathLike[str], *, baseline: str | None = None) -> Result:
+    """Make a run folder's tables of what it holds, whatever made it.
 
     Args:
         out: the run folder.
@@ -267,59 +252,13 @@ def table(out: pathlib.Path, *, baseline: str | None = None) -> comparison.Compa
 
     Raises:
         ValueError: the baseline is not among the methods, or nothing was measured yet.
-        FileNotFoundError: it is no run folder.
+        FileNotFoundError: it is not a run folder.
     """
-    stored = run_folder.read(out)
-    found = compare(stored, baseline)
-    tables.write(found, out)
-    run_folder.write_parquet(stored, out / "results.parquet")
-    return found
-
-
-def compare(stored: run_folder.Stored, baseline: str | None = None) -> comparison.Comparison:
-    """The comparison that the tables of a run show."""
-    methods = stored.results.methods
-    baseline = baseline or ("grad-cam" if "grad-cam" in methods else methods[0])
-    settings = stored.config["settings"]
-    # VOC's pointing game is the mean over classes.
-    per_class = [
-        name
-        for name in {column.partition("@")[0] for column in stored.results.metrics} & {"pointing"}
-        if str(settings["data"]).startswith("voc2007") and settings["target"] == "truth"
-    ]
-    unreadable = [name for _, name, why in stored.problems if why.startswith("unreadable")]
-    missing = [f"{name} ({why})" for _, name, why in stored.problems if not why.startswith("unreadable")]
-    missing += [f"what process {i} has not measured yet" for i in stored.unfinished]
-    return comparison.compare(
-        stored.results,
-        library.METRICS,
-        baseline=baseline,
-        per_class=per_class,
-        unreadable=unreadable,
-        missing=missing,
-    )
-
-
-def draw_gallery(stored: run_folder.Stored, batches: data.Batches, metric: str) -> Any:
-    """Each method's best, typical and worst images by a metric; the controls are left out."""
-    names, results = stored.config["names"], stored.results
-    ids = {name: int(i) for i, name in names.items()}
-    shown = [m for m, method in enumerate(results.methods) if not comparison.is_control(method)]
-    results = results._replace(
-        methods=tuple(results.methods[m] for m in shown),
-        values=results.values[:, shown],
-        flat=results.flat[:, shown],
-        passes=results.passes[:, shown],
-    )
-
-    def load(method: str, image: int) -> gallery.Example:
-        one = dataclasses.replace(batches.source, ids=np.array([ids[results.names[image]]]))
-        [batch] = dataclasses.replace(batches, source=one, batch_size=1, process=(0, 1), problems=[])
-        raw = stored.raw[0, stored.results.methods.index(method), image]
-        resized = ops.resize(jnp.asarray(raw)[None], batch.images.shape[1:3])
-        saliency_map = ops.unit(jax.nn.relu(resized))[0]
-        return gallery.Example(
-            data.photograph(np.asarray(batch.images[0])), results.names[image], saliency_map, np.asarray(batch.boxes[0])
-        )
-
-    return gallery.gallery(results, metric, library.METRICS[metric.partition("@")[0]], load)
+    folder = pathlib.Path(out)
+    # Of processes that end together, the last to write has read everything.
+    with filelock.FileLock(folder / ".lock-tables") if (folder / "config.json").is_file() else contextlib.nullcontext():
+        result = Result.of(run_folder.read(folder), baseline)
+        tables.write(result.comparison, folder)
+        if importlib.util.find_spec("pyarrow"):
+            parquet.write(result.stored, folder / "results.parquet")
+    return result

@@ -144,7 +144,9 @@ def markdown(found: Comparison) -> str:
         "",
         f"* images: {first.images}{accuracy}; noise keys: {found.keys}",
         *_named(found.unreadable, "left out, since they can't be read"),
-        *_named(found.missing, "without annotation, left out by metrics that need one"),
+        *_named(found.without_class, "left out, since they have no class to explain"),
+        *_named(found.boxes_changed, "measured with boxes that the crop or an error changed"),
+        *_named(found.unfinished, "not measured yet: the same command goes on"),
         f"* mean [{100 * LEVEL:g} % interval]: percentiles of {found.resamples} bootstrap resamples of the images, the"
         " same for all methods; n: images that have a value for every method",
         *([f"* mean over classes of the means over their images: {per_class}"] if per_class else []),
@@ -156,7 +158,10 @@ def markdown(found: Comparison) -> str:
     ]
     for section in found.sections:
         lines += _section_lines(found, section)
-    costs = {j: (str(first.flat_maps[j]), f"{first.passes[j]:.0f}") for j in range(len(found.methods))}
+    costs = {
+        j: (str(first.flat_maps[j]), "–" if first.passes[j] < 0 else f"{first.passes[j]:.0f}")
+        for j in range(len(found.methods))
+    }
     lines += ["## Maps", "", *_blocks(found, ["images with a flat map", "forward passes a map"], costs)]
     return "\n".join(lines)
 
@@ -218,7 +223,8 @@ def document(found: Comparison) -> dict[str, Any]:
     about = dict(methods=list(found.methods), baseline=found.baseline, per_class=list(found.per_class), keys=found.keys)
     interval = dict(level=LEVEL, resamples=found.resamples, seed=found.seed)
     accuracy = None if math.isnan(found.accuracy) else found.accuracy
-    left_out = dict(unreadable=list(found.unreadable), missing=list(found.missing))
+    names = ("unreadable", "without_class", "boxes_changed", "unfinished")
+    left_out = {name: list(getattr(found, name)) for name in names}
     return dict(**about, interval=interval, accuracy=accuracy, **left_out, records=list(_records(found)))
 
 

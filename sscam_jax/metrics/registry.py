@@ -288,5 +288,5 @@ def measure(metrics: Mapping[str, Metric] | Iterable[str], case: Case) -> dict[s
                     f"metric '{name}' gave values of shape {column.shape}, expected {case.maps.shape[:2]}: one value "
                     "per method and image"
                 )
-            columns[name + suffix] = column
+            columns[name + suffix] = jnp.asarray(column)
     return columns

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from sscam_jax import data
-from sscam_jax.types import IMAGENET_MEAN as MEAN
-from sscam_jax.types import IMAGENET_STD as STD
+from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD
 
 Boxes = list[tuple[float, float, float, float]]
 
@@ -28,7 +27,7 @@ def of(*examples: data.Example) -> data.Source:
     return data.listed("these", None, examples)
 
 
-def only(source: data.Source, **options: object) -> tuple[data.Batches, object]:
+def only(source: data.Source, **options: object) -> tuple[data.Loader, object]:
     batches = data.batches(source, **{"batch_size": len(source), "size": 14, **options})
     [batch] = batches
     return batches, batch
@@ -72,7 +71,7 @@ def test_pixels_are_torchvisions(width, height, tmp_path):
     file = tmp_path / "noise.png"
     noise(width, height).save(file)
     _, batch = only(of(example(file)), size=224)
-    pixels = batch.images[0] * np.array(STD, np.float32) + np.array(MEAN, np.float32)
+    pixels = batch.images[0] * np.array(IMAGENET_STD, np.float32) + np.array(IMAGENET_MEAN, np.float32)
     expected = torchvision_eval(Image.open(file), 256, 224) / 255
     assert np.abs(pixels - expected).max() < 1e-6
 
@@ -93,7 +92,7 @@ def test_bytes_are_read_like_files(tmp_path):
 def test_grey_images_have_three_equal_channels(tmp_path):
     noise(50, 40).convert("L").save(tmp_path / "grey.jpg")
     _, batch = only(of(example(tmp_path / "grey.jpg")))
-    pixels = batch.images[0] * np.array(STD, np.float32) + np.array(MEAN, np.float32)
+    pixels = batch.images[0] * np.array(IMAGENET_STD, np.float32) + np.array(IMAGENET_MEAN, np.float32)
     np.testing.assert_allclose(pixels, pixels[..., :1].repeat(3, -1), atol=1e-6)
     assert batch.mask.all() and np.ptp(pixels) > 0.1
 
@@ -151,19 +150,25 @@ def test_a_data_set_without_boxes_has_one_empty_row(tmp_path):
     assert batch.boxes.tolist() == [[[-1] * 4]] and batch.labels.tolist() == [-1] and batches.problems == []
 
 
-@pytest.mark.parametrize("count", [2, 3, 9])
-def test_processes_share_everything_once(pictures, count):
-    shares = [data.batches(pictures, batch_size=2, size=14, process=(index, count)) for index in range(count)]
-    read = [[int(i) for batch in share for i in batch.ids if i >= 0] for share in shares]
-    assert sorted(sum(read, [])) == list(range(7))
-    assert [len(share) for share in shares] == [-(-len(ids) // 2) for ids in read]
-    assert max(map(len, read)) - min(map(len, read)) <= 1
-    whole = {int(i): image for batch in data.batches(pictures, batch_size=4, size=14)
-             for i, image in zip(batch.ids, batch.images, strict=True)}  # fmt: skip
-    for share in shares:
-        for batch in share:
-            for i, image in zip(batch.ids, batch.images, strict=True):
-                assert i < 0 or np.array_equal(image, whole[int(i)])
+def test_batches_are_read_by_their_numbers(pictures):
+    """Which of them are read changes none: processes may share them in any way."""
+    batches = data.batches(pictures, batch_size=2, size=14)
+    whole = list(batches)
+    for numbers in ([0, 2], [1, 3], [3], [], [2, 9]):
+        found = list(batches.read(numbers))
+        assert [number for number, _, _ in found] == [number for number in numbers if number < 4]
+        assert all(same(batch, whole[number]) for number, batch, _ in found)
+
+
+def test_a_batchs_digest_follows_what_it_is_read_from(pictures):
+    batches = data.batches(pictures, batch_size=2, size=14)
+    before = [batches.digest(number) for number in range(4)]
+    file = pictures.examples[3].image
+    pixels = bytearray(file.read_bytes())
+    pixels[-20] ^= 1  # the file's size stays
+    file.write_bytes(pixels)
+    after = [batches.digest(number) for number in range(4)]
+    assert [number for number in range(4) if before[number] != after[number]] == [1]
 
 
 def test_workers_give_the_same_batches_and_problems(pictures):
@@ -172,14 +177,42 @@ def test_workers_give_the_same_batches_and_problems(pictures):
     assert here.problems == there.problems and len(here.problems) == 1
 
 
-def test_restart_in_the_middle_reads_nothing_before(pictures):
+def test_reading_in_the_middle_reads_nothing_before(pictures):
     whole = list(data.batches(pictures, batch_size=2, size=14))
     pictures.examples[0].image.unlink()
     pictures.examples[3].image.unlink()
-    again = data.batches(pictures, batch_size=2, size=14)
-    assert all(same(a, b) for a, b in zip(whole[2:], again.from_batch(2), strict=True))
-    assert again.problems == [], "images 0 and 3 are gone, but before the restart"
-    assert list(again.from_batch(4)) == []
+    again = list(data.batches(pictures, batch_size=2, size=14).read([2, 3]))
+    assert all(same(a, b) for a, (_, b, _) in zip(whole[2:], again, strict=True))
+    assert not any(problems for _, _, problems in again), "images 0 and 3 are gone, but before"
+
+
+def test_any_mean_and_std(pictures):
+    plain, half = (
+        data.batches(pictures, batch_size=7, size=14, **more) for more in ({}, dict(mean=(0.5,) * 3, std=(0.5,) * 3))
+    )
+    [one], [other] = plain, half
+    pixels = one.images * np.array(IMAGENET_STD, np.float32) + np.array(IMAGENET_MEAN, np.float32)
+    there = one.mask
+    np.testing.assert_allclose(other.images[there], (pixels[there] - 0.5) / 0.5, atol=1e-5)
+
+
+def test_rows_of_a_table_are_a_data_set(tmp_path):
+    """Hugging Face's columns: pictures, 8-bit arrays, undecoded bytes, paths."""
+    image = noise(20, 16)
+    image.save(tmp_path / "a.png")
+    bytes_ = (tmp_path / "a.png").read_bytes()
+    forms = [image, np.asarray(image), dict(bytes=bytes_, path=None), str(tmp_path / "a.png"), bytes_]
+    rows = [dict(picture=form, target=i, objects=[[0, 0, 8, 10]]) for i, form in enumerate(forms)]
+    source = data.from_rows(rows, image="picture", label="target", boxes="objects")
+    [batch] = data.batches(source, batch_size=5, size=14)
+    for one in batch.images[1:]:
+        np.testing.assert_array_equal(one, batch.images[0])
+    assert batch.labels.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(batch.boxes[:, 0], [[0, 0, 0.5, 0.5]] * 5)
+    with pytest.raises(ValueError, match="'rows' has no column 'label'; choose from 'picture', 'target', 'objects'"):
+        data.from_rows(rows, image="picture")
+    with pytest.raises(ValueError, match="data set 'mine' is empty: expected at least one row"):
+        data.from_rows([], name="mine")
 
 
 def test_stopping_early_and_starting_again(pictures):
@@ -206,13 +239,13 @@ def test_every_problem_is_named_once(tmp_path):
         example(tmp_path / "resized.jpg", [(0, 0, 4, 4)], size=(375, 500)),
         example(tmp_path / "fine.jpg", problem="its annotation fine.xml is missing"),
     )
-    batches, batch = only(source)
+    batches, batch = only(source, fit="crop")
     assert batch.mask.tolist() == [False, False, False, True, True, True]
     assert batch.ids.tolist() == list(range(6)), "what can't be read keeps its id"
     assert (batch.boxes >= 0).all(-1).sum(-1).tolist() == [0, 0, 0, 1, 0, 0]
     assert (batch.images[:3] == 0).all()
     list(batches)
-    assert [tuple(problem) for problem in batches.problems] == [
+    assert [(each.id, each.name, each.why) for each in batches.problems] == [
         (0, "gone", f"unreadable: {tmp_path / 'gone.jpg'}: No such file or directory"),
         (1, "cut", batches.problems[1].why),
         (2, "text", f"unreadable: {tmp_path / 'text.jpg'} is not an image that Pillow can read"),
@@ -221,6 +254,8 @@ def test_every_problem_is_named_once(tmp_path):
         (4, "resized", "its boxes were drawn on 500×375 pixels, the file has 32×16: boxes dropped"),
         (5, "fine", "its annotation fine.xml is missing"),
     ]
+    kinds = ["unreadable"] * 3 + ["boxes"] * 3 + ["annotation"]
+    assert [each.kind for each in batches.problems] == kinds
     assert batches.problems[1].why.startswith(f"unreadable: {tmp_path / 'cut.jpg'} is truncated or damaged: ")
 
 
@@ -231,7 +266,6 @@ def test_arguments_are_checked(pictures):
         ({"fit": "pad"}, "fit 'pad' is not known; choose from 'squash', 'crop'"),
         ({"size": 0}, "size is 0, expected at least 1 pixel"),
         ({"workers": -1}, "workers is -1, expected 0 or more processes"),
-        ({"process": (2, 2)}, r"process is \(2, 2\), expected \(index, count\) with index from 0 to count - 1"),
     ):
         with pytest.raises(ValueError, match=message):
             data.batches(pictures, **{"batch_size": 2, **options})
@@ -263,7 +297,7 @@ def test_real_files_load_without_problems_but_lost_boxes(assets, spec):
     batches = data.batches(data.subset(data.source(f"{kind}:{assets / rest}"), 48, 1), batch_size=16)
     for batch in batches:
         assert batch.mask.all() and (batch.labels >= 0).all()
-        pixels = batch.images * np.array(STD, np.float32) + np.array(MEAN, np.float32)
+        pixels = batch.images * np.array(IMAGENET_STD, np.float32) + np.array(IMAGENET_MEAN, np.float32)
         assert pixels.min() > -1e-6 and pixels.max() < 1 + 1e-6 and (pixels.std((1, 2, 3)) > 0.02).all()
         there = (batch.boxes != -1).all(-1)
         assert ((batch.boxes >= 0) & (batch.boxes <= 1))[there].all()

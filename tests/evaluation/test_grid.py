@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from sscam_jax import cli, convert, networks
 from sscam_jax.cli import evaluate
-from sscam_jax.evaluation import grid, grid_report, run_folder, study
+from sscam_jax.evaluation import by_name, grid, grid_report, run_folder
 from sscam_jax.evaluation.grid import HIGH, LOW, MORE
 from sscam_jax.evaluation.loop import Part
 
@@ -51,13 +51,12 @@ def made_up(folder: pathlib.Path, energy: dict[str, float], weight: dict[float, 
         values=values,
         flat=(np.ptp(raw, axis=(-2, -1)) == 0),
         passes=passes,
-        raw=raw,
+        maps=tuple(raw[: 1 if m < 2 or m >= 2 + len(GRID.specs()) else KEYS, m] for m in range(len(METHODS))),
         skipped=np.zeros(0, np.int32),
     )
-    config = dict(methods=METHODS, names={str(i): f"{i}.png" for i in numbers}, processes=1)
-    with run_folder.Run(folder, config) as run:
-        run.write(0, part, [])
-        run.finish()
+    noted = dict(methods=METHODS, names={str(i): f"{i}.png" for i in numbers}, batch_size=IMAGES, count=1)
+    with run_folder.Run(folder, {}, noted) as run:
+        run.write(0, part, [], run_folder.Seal("", ""))
     return run_folder.read(folder)
 
 
@@ -80,7 +79,8 @@ def test_agreement_is_the_rank_correlation_of_the_drawn_maps(stored):
                 assert np.isnan(results.values[r, m]).all()
                 continue
             for i in range(IMAGES):
-                one, *references = (np.maximum(stored.raw[at, of, i], 0).ravel() for at, of in ((r, m), (0, 0), (0, 1)))
+                kept = [stored.kept_maps(i, method) for method in METHODS]
+                one, *references = (np.maximum(kept[of][at], 0).ravel() for at, of in ((r, m), (0, 0), (0, 1)))
                 expected = [scipy.stats.spearmanr(one, reference).statistic for reference in references]
                 np.testing.assert_allclose(results.values[r, m, i, 2:], expected, atol=1e-5)
     assert (results.values[0, METHODS.index("uniform"), :, 2:] == 0).all()
@@ -121,8 +121,8 @@ def test_images_that_disagree_tell_nothing(stored, tmp_path):
         for name in names
     }
     results = stored.results._replace(names=tuple(map(str, range(2 * IMAGES))), **both)
-    raw = np.concatenate([stored.raw, other.raw], 2)
-    found = grid.analyse(stored._replace(results=results, raw=raw), GRID, SIDE, resamples=500)
+    both_places = [*stored.places, *other.places]
+    found = grid.analyse(stored._replace(results=results, places=both_places), GRID, SIDE, resamples=500)
     assert set(found.verdicts.values()) == {"can't be told"}
 
 
@@ -139,7 +139,7 @@ def test_one_image_says_nothing(stored):
         **{name: getattr(stored.results, name)[:, :, :1] for name in ("values", "flat", "passes")},
     )
     one = one._replace(**{name: getattr(one, name)[:1] for name in ("labels", "predicted", "single")})
-    found = grid.analyse(stored._replace(results=one, raw=stored.raw[:, :, :1]), GRID, SIDE, resamples=50)
+    found = grid.analyse(stored._replace(results=one), GRID, SIDE, resamples=50)
     assert set(found.verdicts.values()) == {"can't be told"}
     assert "[" not in grid_report.markdown(found).partition("## ")[2]
     assert json.loads(json.dumps(grid_report.document(found), allow_nan=False))["findings"][0]["low"] is None
@@ -197,7 +197,7 @@ def test_a_real_run_is_measured_once(tmp_path, monkeypatch, quick_compilation):
     pytest.importorskip("grain")
     monkeypatch.setattr(evaluate, "prepare_jax", lambda: None)
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])  # quicker to compile for
-    monkeypatch.setattr(study, "Settings", functools.partial(study.Settings, size=64))
+    monkeypatch.setattr(by_name, "Study", functools.partial(by_name.Study, size=64))
     params = networks.init_params("squeezenet1_1", jax.random.key(0), num_classes=3)
     weights, table, out = tmp_path / "random.safetensors", tmp_path / "table.csv", tmp_path / "run"
     convert.write_checkpoint(weights, convert.flax_to_torchvision(params, convert.RULES["squeezenet1_1"]))
@@ -225,5 +225,5 @@ def test_a_real_run_is_measured_once(tmp_path, monkeypatch, quick_compilation):
     assert _ablate(out, table, weights).exit_code == 0
     assert (out / "ablation.json").read_bytes() == written
     refused = _ablate(out, table, weights, "--sigma", "8")
-    assert refused.exit_code == 2 and "another configuration (choices.ss-cam:paper,budget=4,sigma=8.0" in refused.stderr
+    assert refused.exit_code == 2 and "another configuration (methods.ss-cam:paper,budget=4,sigma=8.0" in refused.stderr
     assert "sigma 'x' is not a number" in _ablate(tmp_path / "new", table, weights, "--sigma", "x").stderr

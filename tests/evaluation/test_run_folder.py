@@ -9,8 +9,12 @@ import pytest
 
 from sscam_jax.evaluation import run_folder
 from sscam_jax.evaluation.loop import Part
+from sscam_jax.evaluation.run_folder import Run, Seal
+from sscam_jax.types import Problem
 
-CONFIG = dict(processes=1, methods=["grad-cam", "cam"], names={"0": "a", "5": "b", "9": "c"}, seed=0)
+PRINT = dict(settings=dict(seed=0), methods=dict(cam=dict(program="a")))
+NOTED = dict(methods=["grad-cam", "cam"], names={"9": "c", "0": "a", "5": "b", "4": "d"}, batch_size=2, count=2)
+SEAL = Seal("arrays", "files")
 
 
 def part(*ids, offset=0.0):
@@ -27,145 +31,156 @@ def part(*ids, offset=0.0):
         values=values,
         flat=values[..., 0] > 3,
         passes=np.ones((2, 2, n), np.int32),
-        raw=np.zeros((2, 2, n, 7, 7), np.float32),
+        maps=(np.full((2, n, 7, 7), numbers[:, None, None], np.float32), np.full((1, n, 8, 8), 255, np.uint8)),
         skipped=np.zeros(0, np.int32),
     )
 
 
-def test_parts_come_back_in_the_data_sets_order(tmp_path):
+def test_parts_come_back_in_the_order_of_ids(tmp_path):
     first, second = part(9, 0), part(5, offset=100)
-    with run_folder.Run(tmp_path / "run", CONFIG) as run:
-        assert run.done == 0
-        run.write(0, first, [(9, "c", "unreadable: so")])
-        assert run.done == 1
-        run.write(1, second._replace(skipped=np.array([4])), [])
-        assert run.done == 2
+    with Run(tmp_path / "run", PRINT, NOTED) as run:
+        run.write(0, first, [Problem(9, "c", "unreadable", "so")], SEAL)
+        run.write(1, second._replace(skipped=np.array([4])), [], SEAL)
+        assert run.done == {0: SEAL, 1: SEAL}
     stored = run_folder.read(tmp_path / "run")
     assert stored.results.names == ("a", "b", "c") and stored.results.methods == ("grad-cam", "cam")
-    assert stored.results.metrics == first.columns and stored.unfinished == [0]
+    assert stored.results.metrics == first.columns and stored.unfinished == []
     expected = np.concatenate([first.values, second.values], 2)[:, :, [1, 2, 0]]
     np.testing.assert_array_equal(stored.results.values, expected)
     np.testing.assert_array_equal(stored.results.labels, [1, 6, 10])
-    np.testing.assert_array_equal(stored.results.single, [False, True, True])
-    assert stored.problems == [(9, "c", "unreadable: so"), (4, "4", "no class to explain: skipped")]
-    assert stored.raw.shape == (2, 2, 3, 7, 7)
+    assert stored.problems == [Problem(9, "c", "unreadable", "so")] and stored.skipped == ["d"]
+    assert [stored.kept_maps(i, "grad-cam")[0, 0, 0] for i in range(3)] == [0, 5, 9]
+    assert stored.kept_maps(2, "cam").shape == (1, 8, 8)
 
 
-def test_processes_write_apart_and_are_merged(tmp_path):
-    for i, ids in enumerate([(0, 9), (5,)]):
-        with run_folder.Run(tmp_path, CONFIG | dict(processes=2), (i, 2)) as run:
-            run.write(0, part(*ids), [])
-            run.finish()
-        assert run_folder.read(tmp_path).unfinished == [1][i:]
+def test_what_is_not_measured_is_named(tmp_path):
+    with Run(tmp_path, PRINT, NOTED) as run:
+        run.write(0, part(9, 0), [], SEAL)
+    assert run_folder.read(tmp_path).unfinished == ["b", "d"]
+    with Run(tmp_path / "stream", PRINT, NOTED | dict(names=None, count=None)) as run:
+        run.write(0, part(9, 0), [], SEAL)
+        assert run_folder.read(tmp_path / "stream").unfinished == ["what follows in the data set"]
+        run.finish(3)
+    assert run_folder.read(tmp_path / "stream").unfinished == ["batch 1", "batch 2"]
+
+
+def test_several_processes_share_the_parts(tmp_path):
+    """Their number may change: 2 begin, and 1 goes on."""
+    with Run(tmp_path, PRINT, NOTED, (0, 2)) as one, Run(tmp_path, PRINT, NOTED, (1, 2)) as two:
+        one.write(0, part(9, 0), [], SEAL)
+        assert one.done and not two.done
+    with Run(tmp_path, PRINT, NOTED) as run:
+        assert list(run.done) == [0]
+        run.write(1, part(5), [], SEAL)
     assert run_folder.read(tmp_path).results.names == ("a", "b", "c")
 
 
 def test_half_written_parts_do_not_count(tmp_path):
-    with run_folder.Run(tmp_path, CONFIG) as run:
-        run.write(0, part(0), [])
+    with Run(tmp_path, PRINT, NOTED) as run:
+        run.write(0, part(0), [], SEAL)
         (run.parts / ".000001.npz.0.part").write_bytes(b"half")
-        assert run.done == 1
-    assert run_folder.read(tmp_path).unfinished == [0]
+    with Run(tmp_path, PRINT, NOTED) as run:
+        assert list(run.done) == [0]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "other"])
+def test_damaged_parts_are_moved_aside_and_named(tmp_path, damage):
+    with Run(tmp_path, PRINT, NOTED) as run:
+        run.write(0, part(0), [], SEAL)
+        run.write(1, part(5), [], SEAL)
+    file = tmp_path / "parts" / "000001.npz"
+    whole = bytearray(file.read_bytes())
+    whole[len(whole) // 2] ^= 255
+    contents = dict(cut=whole[:200], flipped=whole, text=b"hello")
+    if damage == "other":
+        np.savez(file, a=np.zeros(3))
+    else:
+        file.write_bytes(contents[damage])
+    stored = run_folder.read(tmp_path)
+    if damage != "flipped":  # the flipped byte may lie in a map, which a table does not read
+        assert stored.results.names == ("a",)
+        assert stored.unfinished == [f"{name} (its part 000001.npz is damaged)" for name in "bd"]
+    with pytest.warns(RuntimeWarning, match="000001.npz' is damaged .*: moved to 'damaged-000001.npz', and its batch"):
+        with Run(tmp_path, PRINT, NOTED) as run:
+            assert list(run.done) == [0]
+            run.write(1, part(5), [], SEAL)
+    assert (tmp_path / "parts" / "damaged-000001.npz").is_file()
+    assert run_folder.read(tmp_path).results.names == ("a", "b")
+
+
+def test_an_image_in_two_parts_is_refused(tmp_path):
+    with Run(tmp_path, PRINT, NOTED) as run:
+        run.write(0, part(0, 5), [], SEAL)
+        run.write(1, part(5), [], SEAL)
+    with pytest.raises(ValueError, match=r"holds images twice, of ids \[5\]: each image needs its own id"):
+        run_folder.read(tmp_path)
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with run_folder.Run(tmp_path, CONFIG) as run:
-        run.write(0, part(0), [])
+    with Run(tmp_path, PRINT, NOTED) as run:
+        run.write(0, part(0), [], SEAL)
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
             with pytest.raises(OSError, match="No space left"):
-                run.write(1, part(5), [])
+                run.write(1, part(5), [], SEAL)
         assert [each.name for each in run.parts.iterdir()] == ["000000.npz"]
-        run.write(1, part(5), [])
+        run.write(1, part(5), [], SEAL)
     assert run_folder.read(tmp_path).results.names == ("a", "b")
 
 
-def test_another_configuration_is_refused_with_the_differences(tmp_path):
-    with run_folder.Run(tmp_path, CONFIG | dict(versions=dict(jax="1", numpy="2"))):
-        pass
-    other = run_folder.Run(tmp_path, CONFIG | dict(seed=1, versions=dict(jax="3", numpy="2")))
+def test_another_fingerprint_is_refused_with_the_differences(tmp_path):
+    with Run(tmp_path, PRINT, NOTED) as run:
+        run.finish(2)
+    other = Run(tmp_path, dict(settings=dict(seed=1), methods=dict(cam=dict(program="b"))), NOTED)
     with pytest.raises(
-        ValueError, match=r"another configuration \(seed: 0 there, 1 now; versions.jax: \"1\" there, \"3\""
+        ValueError,
+        match=r"configuration \(settings.seed: 0 there, 1 now; methods.cam.program: a there, b now\); choose",
     ):
         other.__enter__()
-    with run_folder.Run(tmp_path, CONFIG | dict(versions=dict(numpy="2", jax="1"))):
+    with Run(tmp_path, PRINT, NOTED | dict(devices=3)):
+        pass  # what is noted may differ
+
+
+def test_nothing_is_written_before_the_first_part(tmp_path):
+    with Run(tmp_path / "run", PRINT, NOTED):
         pass
+    assert [each.name for each in (tmp_path / "run").iterdir()] in ([], [".lock-0-of-1"])
+    with Run(tmp_path / "run", dict(PRINT, settings=dict(seed=1)), NOTED) as run:  # a typo poisons nothing
+        run.finish(2)
 
 
 def test_two_runs_at_once_are_refused(tmp_path):
-    with run_folder.Run(tmp_path, CONFIG), pytest.raises(ValueError, match="another run is writing to"):
-        run_folder.Run(tmp_path, CONFIG).__enter__()
-    with run_folder.Run(tmp_path, CONFIG), run_folder.Run(tmp_path, CONFIG, (1, 2)):
+    with Run(tmp_path, PRINT, NOTED), pytest.raises(ValueError, match="another run is writing to"):
+        Run(tmp_path, PRINT, NOTED).__enter__()
+    with Run(tmp_path, PRINT, NOTED), Run(tmp_path, PRINT, NOTED, (1, 2)):
         pass  # processes of one run do not meet
+    with Run(tmp_path, PRINT, NOTED) as one, Run(tmp_path, dict(PRINT, settings={}), NOTED, (1, 2)) as two:
+        one.finish(2)
+        with pytest.raises(ValueError, match="settings.seed: 0 there, none now"):
+            two.write(1, part(5), [], SEAL)
 
 
 def test_folders_that_are_no_runs_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no run folder: it has no config.json"):
+    with pytest.raises(FileNotFoundError, match="is not a run folder: it has no config.json"):
         run_folder.read(tmp_path)
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(ValueError, match=r"is no run folder, and not empty \(thesis.tex, …\)"):
-        run_folder.Run(tmp_path, CONFIG).__enter__()
+    with pytest.raises(ValueError, match=r"is not empty and is not a run folder \(thesis.tex, …\)"):
+        Run(tmp_path, PRINT, NOTED).__enter__()
     assert [each.name for each in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_damage_and_other_versions_are_named(tmp_path):
-    with run_folder.Run(tmp_path, CONFIG):
-        pass
-    with pytest.raises(ValueError, match="holds no results"):
+    with Run(tmp_path, PRINT, NOTED) as run:
+        run.finish(2)
+    with pytest.raises(ValueError, match="holds no results: no batch is measured yet"):
         run_folder.read(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | dict(format=0)))
-    with pytest.raises(ValueError, match="was written in format 0, this version reads format 1"):
+    (tmp_path / "config.json").write_text(json.dumps(config | dict(format=1)))
+    with pytest.raises(ValueError, match="was written in format 1, this version reads format 2"):
         run_folder.read(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
         run_folder.read(tmp_path)
-
-
-def test_parquet_has_a_row_for_every_map(tmp_path):
-    parquet = pytest.importorskip("pyarrow.parquet")
-    with run_folder.Run(tmp_path, CONFIG) as run:
-        measured = part(0, 5)
-        measured.passes[1, 0] = 0  # a method without noise has no second map
-        run.write(0, measured, [])
-    run_folder.write_parquet(run_folder.read(tmp_path), tmp_path / "results.parquet")
-    table = parquet.read_table(tmp_path / "results.parquet").to_pylist()
-    assert len(table) == 6
-    row = next(row for row in table if (row["image"], row["method"], row["key"]) == ("b", "cam", 1))
-    assert (
-        row["energy"] == measured.values[1, 1, 1, 0]
-        and row["label"] == 6
-        and row["max-box-acc@0.20"] == row["energy"] + 2
-    )
-
-
-def test_parquet_comes_back(tmp_path):
-    pytest.importorskip("pyarrow")
-    with run_folder.Run(tmp_path, CONFIG) as run:
-        measured = part(9, 0, 5)
-        measured.values[0, 1, 2, 1] = np.nan
-        measured.passes[1, 0], measured.values[1, 0], measured.flat[1, 0] = 0, np.nan, False
-        run.write(0, measured, [])
-    written = run_folder.read(tmp_path).results
-    run_folder.write_parquet(run_folder.read(tmp_path), tmp_path / "results.parquet")
-    again = run_folder.read_parquet(tmp_path / "results.parquet")
-    assert again._fields == written._fields and again.names == ("a", "b", "c")
-    for name, value in written._asdict().items():
-        np.testing.assert_array_equal(getattr(again, name), value)
-        assert np.asarray(getattr(again, name)).dtype == np.asarray(value).dtype
-
-
-def test_other_parquet_files_are_refused(tmp_path):
-    parquet = pytest.importorskip("pyarrow.parquet")
-    with pytest.raises(FileNotFoundError, match="there is no file"):
-        run_folder.read_parquet(tmp_path / "none.parquet")
-    (tmp_path / "text.parquet").write_text("text")
-    with pytest.raises(ValueError, match="text.parquet' is not what a run writes: "):
-        run_folder.read_parquet(tmp_path / "text.parquet")
-    table = pytest.importorskip("pyarrow").table(dict(image=["a"], method=["cam"], energy=[1.0]))
-    parquet.write_table(table, tmp_path / "other.parquet")
-    with pytest.raises(ValueError, match="it has no column 'key', 'label', 'predicted'"):
-        run_folder.read_parquet(tmp_path / "other.parquet")

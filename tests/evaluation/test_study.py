@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from typer.testing import CliRunner
 
 from sscam_jax import cli, convert, data, networks
 from sscam_jax.cli import evaluate
-from sscam_jax.evaluation import run_folder, study
+from sscam_jax.evaluation import by_name, run_folder, study
 
 pytest.importorskip("grain")
 # In one process: the tests that start others, and those that look at one run.
@@ -57,7 +56,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return file
 
 
-def settings(table: pathlib.Path, weights: pathlib.Path, **changed: Any) -> study.Settings:
+def settings(table: pathlib.Path, weights: pathlib.Path, **changed: Any) -> by_name.Study:
     """What is quick: the first convolution's 64 channels, small images."""
     common: dict[str, Any] = dict(
         data=f"csv:{table}",
@@ -70,14 +69,14 @@ def settings(table: pathlib.Path, weights: pathlib.Path, **changed: Any) -> stud
         size=64,
         batch_size=2,
     )
-    return study.Settings(**common | changed)
+    return by_name.Study(**common | changed)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, table: pathlib.Path, weights: pathlib.Path) -> pathlib.Path:
     """A whole run."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    study.run(settings(table, weights), out)
+    by_name.run(settings(table, weights), out)
     return out
 
 
@@ -102,10 +101,10 @@ def test_the_folder_holds_everything(run):
         "table.json",
         "gallery.png",
     }
-    config = json.loads((run / "config.json").read_text())
-    assert config["choices"]["ss-cam:paper,n_samples=1,budget=4"]["sigma"] == 4.0
-    assert config["settings"]["seed"] == 0 and config["versions"]["jax"] == jax.__version__
-    assert config["data"] and config["params"]
+    config = json.loads((run / "config.json").read_text())["fingerprint"]
+    assert config["methods"]["ss-cam:paper,n_samples=1,budget=4"]["sigma"] == 4.0
+    assert config["settings"]["seed"] == 0 and config["machine"]["versions"]["jax"] == jax.__version__
+    assert config["data"]["fit"] == "squash" and config["params"]
     with Image.open(run / "gallery.png") as picture:
         assert min(picture.size) > 300
 
@@ -126,20 +125,22 @@ def test_the_table_says_what_was_measured(run, table):
 
 
 def test_a_second_time_nothing_is_measured(run, table, weights, monkeypatch):
-    parts = sorted(run.glob("parts/0-of-1/*.npz"))
+    parts = sorted(run.glob("parts/*.npz"))
     before = [each.stat().st_mtime_ns for each in parts]
     written = (run / "table.json").read_bytes()
     monkeypatch.setattr(run_folder.Run, "write", lambda *_: pytest.fail("a batch was measured again"))
-    study.run(settings(table, weights), run)
+    by_name.run(settings(table, weights), run)
     assert len(parts) == 3 and [each.stat().st_mtime_ns for each in parts] == before
     assert (run / "table.json").read_bytes() == written
 
 
 def test_other_settings_are_refused_in_the_same_folder(run, table, weights):
-    with pytest.raises(ValueError, match=r"another configuration \(settings.seed: 0 there, 1 now\)"):
-        study.run(settings(table, weights, seed=1), run)
-    with pytest.raises(ValueError, match="choices.cam: null there, {} now"):
-        study.run(settings(table, weights, methods=("cam",)), run)
+    with pytest.raises(ValueError, match=r"another configuration \(settings.seed: 0 there, 1 now; "):
+        by_name.run(settings(table, weights, seed=1), run)
+    with pytest.raises(ValueError, match="data.fit: squash there, crop now"):
+        by_name.run(settings(table, weights, fit="crop"), run)
+    with pytest.raises(ValueError, match="methods.grad-cam: .* there, none now"):
+        by_name.run(settings(table, weights, methods=("cam",)), run)
 
 
 def test_another_baseline_changes_the_differences_alone(run):
@@ -160,9 +161,8 @@ def test_wrong_input_is_refused_in_one_line(tmp_path, table, weights):
     _refused(_sscam(*one, "--metrics", "energy"), "metric 'energy' needs boxes, which 'folder' does not have")
     _refused(_sscam(*one, "--metrics", "drop"), "metric 'drop' is not known")
     _refused(_sscam(*one, "--methods", "grad"), "method 'grad' is not known")
-    _refused(_sscam(*one, "--processes", "2"), "several processes need --coordinator")
-    _refused(_sscam(*one, "--coordinator", "localhost:1", "--process", "1"), "process 1 is not one of 1")
-    _refused(_sscam("table", "--out", tmp_path), "is no run folder")
+    _refused(_sscam(*one, "--process", "1"), "process 1 is not one of 1")
+    _refused(_sscam("table", "--out", tmp_path), "is not a run folder")
     assert not (tmp_path / "out").exists()
 
 
@@ -201,12 +201,12 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, whole, tabl
     broken = tmp_path / "broken"
     for number in range(2):
         process = subprocess.Popen(_command(broken, table, weights), env=compiled, stdout=subprocess.DEVNULL)
-        part = broken / "parts" / "0-of-1" / f"{number:06}.npz"
+        part = broken / "parts" / f"{number:06}.npz"
         while not part.exists() and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    done = len(list(broken.glob("parts/*/[0-9]*.npz")))
+    done = len(list(broken.glob("parts/[0-9]*.npz")))
     assert 2 <= done < 5, "it was to be killed half-way"
     subprocess.run(_command(broken, table, weights), check=True, env=compiled, stdout=subprocess.DEVNULL)
     for name in ("table.md", "table.csv", "table.json"):
@@ -214,18 +214,52 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, whole, tabl
     np.testing.assert_array_equal(_results(broken).values, _results(whole).values)
 
 
-def test_two_processes_share_the_work(tmp_path, whole, table, weights, compiled):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    shared = ("--coordinator", f"localhost:{port}", "--processes", 2)
-    commands = [_command(tmp_path / "both", table, weights, *shared, "--process", i) for i in range(2)]
-    processes = [subprocess.Popen(command, env=compiled, stdout=subprocess.DEVNULL) for command in commands]
+def test_processes_share_the_work_and_one_that_dies_comes_back(tmp_path, whole, table, weights, compiled):
+    """Three processes; the last is killed after its first batch, and started again when the others are done."""
+    out = tmp_path / "three"
+    commands = [_command(out, table, weights, "--processes", 3, "--process", i) for i in range(3)]
+    quiet: dict[str, Any] = dict(env=compiled, stdout=subprocess.DEVNULL)
+    last = subprocess.Popen(commands[2], **quiet)
+    while not (out / "parts" / "000002.npz").exists() and last.poll() is None:
+        time.sleep(0.02)
+    last.send_signal(signal.SIGKILL)
+    last.wait()
+    processes = [subprocess.Popen(command, **quiet) for command in commands[:2]]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    assert {each.name for each in (tmp_path / "both" / "parts").iterdir()} == {"0-of-2", "1-of-2"}
-    assert not (tmp_path / "both" / "table.md").exists()
-    assert _sscam("table", "--out", tmp_path / "both").exit_code == 0
-    both, one = _results(tmp_path / "both"), _results(whole)
-    assert both.names == one.names and both.methods == one.methods
-    np.testing.assert_allclose(both.values, one.values, rtol=1e-3, atol=1e-3)
-    assert not run_folder.read(tmp_path / "both").unfinished
+    assert subprocess.run(commands[2], **quiet).returncode == 0
+    for name in ("table.md", "table.csv", "table.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_four_lists_say_what_is_missing(tmp_path, table, weights):
+    folder = table.parent
+    rows = table.read_text().splitlines()
+    wide = folder / "wide.csv"
+    wide.write_text("\n".join([*rows[:-1], "4.png,4,8,0,40,2"]) + "\n")  # the crop leaves nothing of this box
+    given = settings(wide, weights, data=f"csv:{wide}", methods=("grad-cam",), fit="crop", batch_size=1)
+    by_name.run(given, tmp_path, process=(0, 2))
+    content = json.loads((tmp_path / "table.json").read_text("utf-8"))
+    assert content["unfinished"] == ["1.png", "3.png"]
+    assert content["boxes_changed"][0].startswith("4.png (box 8, 0, 40, 2 (y0, x0, y1, x1) is outside the crop")
+    by_name.run(given, tmp_path, process=(1, 2))
+    content = json.loads((tmp_path / "table.json").read_text("utf-8"))
+    assert content["unfinished"] == [] and content["unreadable"] == ["1.png"]
+    assert content["without_class"] == ["3.png (the table has no box for it)"]
+
+
+def test_a_result_is_a_table_a_record_and_a_figure(run):
+    result = study.table(run)
+    assert result.metrics == METRICS and result.methods[0] == "grad-cam"
+    one = result["grad-cam", "energy"]
+    values = result.stored.results.values[0, 0, :, 1]
+    assert one.mean == pytest.approx(values.mean(), rel=1e-6) and one.low < one.mean < one.high and one.n == 3
+    record = next(each for each in result.records() if (each["method"], each["metric"]) == ("grad-cam", "energy"))
+    assert record["mean"] == one.mean
+    assert repr(result) == (run / "table.md").read_text("utf-8")
+    assert "<th>grad-cam</th>" in result._repr_html_()
+    drawn = result.plot()
+    assert len(drawn.axes) == len(METRICS) and len(drawn.axes[0].lines) == 2 * len(result.methods)
+    with pytest.raises(ValueError, match="method 'gradcam' is not known; choose from 'grad-cam', "):
+        result["gradcam", "energy"]
+    with pytest.raises(ValueError, match="metric 'drop' is not known; choose from 'average-drop', 'energy'"):
+        result["grad-cam", "drop"]

@@ -79,10 +79,12 @@ def test_spread_over_keys_is_shown_for_methods_that_have_one():
 
 def test_what_was_left_out_is_named():
     bad = [f"bad{i}.jpg" for i in range(12)]
-    text = lines(clear_cut(), unreadable=bad, missing=["plain.jpg"])
+    text = lines(clear_cut(), unreadable=bad, without_class=["plain.jpg"], boxes_changed=["cut.jpg"], unfinished=["z"])
     [unreadable] = [line for line in text if "can't be read" in line]
     assert "(12): `bad0.jpg`, " in unreadable and "`bad9.jpg` and 2 more" in unreadable and "bad10" not in unreadable
-    assert "* without annotation, left out by metrics that need one (1): `plain.jpg`" in text
+    assert "* left out, since they have no class to explain (1): `plain.jpg`" in text
+    assert "* measured with boxes that the crop or an error changed (1): `cut.jpg`" in text
+    assert "* not measured yet: the same command goes on (1): `z`" in text
     document = tables.document(comparison.compare(clear_cut(), SPECS, baseline="a", unreadable=bad))
     assert document["unreadable"] == bad
 

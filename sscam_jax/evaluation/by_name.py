@@ -1,0 +1,139 @@
+"""The work behind `sscam evaluate`: a data set and a network by their names, and a gallery."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sscam_jax import data, networks, plots
+from sscam_jax import metrics as library
+from sscam_jax._support import choose
+from sscam_jax.cams.registry import parse
+from sscam_jax.evaluation import comparison, gallery, pictures
+from sscam_jax.evaluation.plan import Target
+from sscam_jax.evaluation.result import Result
+from sscam_jax.evaluation.study import evaluate
+
+DEFAULT_METHODS = ("grad-cam", "grad-cam++", "score-cam", "ss-cam")
+DEFAULT_METRICS = ("average-drop", "average-increase", "average-gain", "insertion", "deletion")
+DEFAULT_BOX_METRICS = ("energy", "energy-over-area", "pointing")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What `sscam evaluate` was asked for; every field can change the numbers.
+
+    Attributes:
+        data: the data set, see `data.source`.
+        model: the network's name.
+        checkpoint: a file, address or known name; None: the network's default.
+        num_classes: the classes that the checkpoint knows.
+        layer: where the network is cut; None: its default.
+        methods: see `cams.registry.parse`; the controls are added.
+        metrics: names of `metrics.METRICS`; none stands for the usual ones.
+        limit: how many images, drawn at random by the seed; None: all.
+        seed: of the choice of images and of all noise.
+        keys: how often methods that draw random numbers are run.
+        target: "truth" or "predicted", the class to explain.
+        fit: "squash" or "crop", see `preprocess`.
+        size: the side of the network's input in pixels.
+        batch_size: images that are read, explained by gradients, and measured at once.
+    """
+
+    data: str
+    model: str = "resnet18"
+    checkpoint: str | None = None
+    num_classes: int = 1000
+    layer: str | None = None
+    methods: Sequence[str] = DEFAULT_METHODS
+    metrics: Sequence[str] = ()
+    limit: int | None = None
+    seed: int = 0
+    keys: int = 1
+    target: Target = "truth"
+    fit: str = "squash"
+    size: int = 224
+    batch_size: int = 16
+
+
+def _check_data(source: data.Source, study: Study) -> tuple[str, ...]:
+    """The metrics to measure, if the data set has what they and the target need."""
+    for name in study.metrics:
+        choose("metric", name, library.METRICS)
+        if library.METRICS[name].needs_boxes and not source.has_boxes:
+            boxless = ", ".join(repr(each) for each, metric in library.METRICS.items() if not metric.needs_boxes)
+            raise ValueError(f"metric '{name}' needs boxes, which '{source.name}' does not have; choose from {boxless}")
+    if study.target == "truth":
+        if not source.has_labels:
+            raise ValueError(f"'{source.name}' has no labels: explain the predicted class (--target predicted)")
+        if source.classes is not None and len(source.classes) != study.num_classes:
+            raise ValueError(
+                f"'{source.name}' has {len(source.classes)} classes, the network knows {study.num_classes}: explain "
+                "the predicted class (--target predicted), or give a checkpoint for these classes"
+            )
+    return tuple(study.metrics) or DEFAULT_METRICS + (DEFAULT_BOX_METRICS if source.has_boxes else ())
+
+
+def run(study: Study, out: pathlib.Path, *, workers: int = 0, process: tuple[int, int] = (0, 1)) -> Result:
+    """What `sscam evaluate` does: `evaluate` for a data set and a network by their names, and a gallery.
+
+    Args:
+        study: what to measure.
+        out: the run folder; made where missing.
+        workers: processes that decode images; the results do not depend on it.
+        process: (index, count) of this process; it takes its share of the batches.
+
+    Returns:
+        What is measured so far.
+
+    Raises:
+        ValueError: a setting is not possible, or the folder holds another run.
+        FileNotFoundError: the data or the checkpoint is not there.
+    """
+    for spec in study.methods:
+        parse(spec)
+    source = data.subset(data.source(study.data), study.limit, study.seed)
+    names = _check_data(source, study)
+    apply, params = networks.load(
+        study.model, layer=study.layer, checkpoint=study.checkpoint, num_classes=study.num_classes
+    )
+    shown: dict[str, Any] = dict(size=study.size, fit=study.fit)
+    batches = data.batches(source, batch_size=study.batch_size, workers=workers, **shown)
+    [model] = [model for model in networks.models() if model.name == study.model]
+    about = dict(model=model.name, layer=study.layer or model.default_layer, limit=study.limit)
+    options: dict[str, Any] = dict(seed=study.seed, keys=study.keys, target=study.target, process=process)
+    found = evaluate(apply, params, batches, study.methods, names, out=out, about=about, **options)
+    if not found.stored.unfinished:
+        metric = "energy" if "energy" in found.metrics else found.stored.results.metrics[0]
+        plots.save(draw_gallery(found, batches, metric), out / "gallery.png")
+    return found
+
+
+def draw_gallery(found: Result, batches: data.Loader, metric: str) -> Any:
+    """Each method's best, typical and worst images by a metric; the controls are left out."""
+    stored, results = found.stored, found.stored.results
+    ids = {name: i for i, name in batches.names.items()}
+    shown = [m for m, method in enumerate(results.methods) if not comparison.is_control(method)]
+    results = results._replace(
+        methods=tuple(results.methods[m] for m in shown),
+        values=results.values[:, shown],
+        flat=results.flat[:, shown],
+        passes=results.passes[:, shown],
+    )
+
+    @functools.cache
+    def seen(image: int) -> Any:
+        one = dataclasses.replace(batches.source, ids=np.array([ids[results.names[image]]]))
+        [batch] = dataclasses.replace(batches, source=one, batch_size=1)
+        return batch
+
+    def load(method: str, image: int) -> gallery.Example:
+        batch, kept = seen(image), stored.kept_maps(image, method)
+        [saliency_map] = pictures.decoded(kept[:1], batch.images.shape[1:-1])
+        photo = data.photograph(np.asarray(batch.images[0]), mean=batches.mean, std=batches.std)
+        return gallery.Example(photo, results.names[image], saliency_map, np.asarray(batch.boxes[0]))
+
+    return gallery.gallery(results, metric, library.METRICS[metric.partition("@")[0]], load)
