@@ -14,7 +14,7 @@ def _digest(batch: Batch) -> str:
     return digest(*(part for field in batch for part in (str(np.shape(field)), np.ascontiguousarray(field).tobytes())))
 
 
-class Listed(Batches):
+class Listed:
     """Batches that lie in memory; see `Batches`."""
 
     def __init__(self, batches: Sequence[Batch], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -50,7 +50,7 @@ class Listed(Batches):
         return _digest(self.batches[number]) if number < len(self.batches) else None
 
 
-class Stream(Batches):
+class Stream:
     """Batches that come one after the other, from anything that can be iterated over; see `Batches`."""
 
     def __init__(self, batches: Iterable[Batch], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -120,9 +120,9 @@ def _labels(labels: Any, n: int) -> np.ndarray:
 
 def from_arrays(
     images: Any,
+    *,
     labels: Any = None,
     boxes: Any = None,
-    *,
     batch_size: int = 16,
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
@@ -144,7 +144,7 @@ def from_arrays(
         ValueError: the arrays do not fit one another, or there is no image.
 
     Example:
-        >>> batches = from_arrays(np.zeros((3, 8, 8, 3), np.float32), [0, 1, 0], batch_size=2)
+        >>> batches = from_arrays(np.zeros((3, 8, 8, 3), np.float32), labels=[0, 1, 0], batch_size=2)
         >>> [batch.ids.tolist() for _, batch, _ in batches.read(range(2))]
         [[0, 1], [2, -1]]
     """

@@ -18,7 +18,7 @@ from sscam_jax._support import digest, imported
 from sscam_jax.data.boxes import fitted_boxes
 from sscam_jax.data.preprocess import check_fit, fitted, open_stored
 from sscam_jax.data.sources import Example, Source
-from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD, Batch, Batches, Problem
+from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD, Batch, Problem
 
 
 class _Loaded(NamedTuple):
@@ -96,7 +96,7 @@ def _read(number: int, *, source: Source, look: _Look, batch_size: int) -> tuple
 
 
 @dataclasses.dataclass
-class Loader(Batches):
+class Loader:
     """The batches of a data set of photographs; iterate over it as often as you like.
 
     Attributes:

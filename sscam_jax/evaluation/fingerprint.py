@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import sscam_jax
 from sscam_jax._support import digest
 
 # The package's files that compute; tables, pictures and the command line change no stored number.
@@ -197,7 +196,7 @@ def _state(value: Any) -> Iterator[Any]:
 @functools.cache
 def source() -> str:
     """A hash of the package's files that compute."""
-    root = pathlib.Path(sscam_jax.__file__).parent
+    root = pathlib.Path(__file__).parents[1]
     files = [path for name in _COMPUTES for path in [root / name, *(root / name).rglob("*.py")] if path.is_file()]
     return digest(*(part for path in sorted(files) for part in (path.relative_to(root).as_posix(), path.read_bytes())))
 

@@ -145,8 +145,8 @@ def evaluate(
     apply: Apply,
     params: Params,
     batches: Batches | Iterable[Batch],
-    methods: Methods = (),
-    metrics: Sequence[str] | Mapping[str, Metric] = (),
+    methods: Methods,
+    metrics: Sequence[str] | Mapping[str, Metric],
     *,
     out: str | os.PathLike[str],
     maps: Mapping[str, Any] | None = None,
@@ -169,7 +169,7 @@ def evaluate(
         batches: `data.batches`, `data.from_arrays`, `data.from_dicts`, or an iterable of `Batch`es of one shape.
         methods: texts for `cams.registry.parse` ("ss-cam:paper,sigma=1"), functions with a method's first four
             arguments that return a `Saliency` or an array of maps [b, *space] in [0, 1], or both; a mapping gives
-            them other names.
+            them other names. Empty where `maps` has all.
         metrics: names of `metrics.METRICS`, or metrics by name.
         out: the run folder; made where missing.
         maps: maps that another program made, by name: an npz file with the ids as names, a mapping by id, or an array

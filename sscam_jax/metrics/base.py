@@ -5,6 +5,7 @@ that the formula gives; ties between pixels break in row-major order.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Hashable
 from typing import Any, Literal, TypeVar
 
@@ -47,7 +48,10 @@ class Case:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     chunk_size: int | None = None
-    _known: dict[Hashable, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    @functools.cached_property
+    def _known(self) -> dict[Hashable, Any]:
+        return {}
 
     def once(self, name: Hashable, compute: Callable[[], _T]) -> _T:
         """What `compute` returns; metrics that ask for the same name share it.

@@ -21,7 +21,7 @@ BOXES = np.tile(np.float32([[[0.1, 0.2, 0.6, 0.9]]]), (N, 1, 1))
 
 
 def batches(images=IMAGES, labels=LABELS, boxes=BOXES, batch_size=2, **options):
-    return sscam.data.from_arrays(images, labels, boxes, batch_size=batch_size, **options)
+    return sscam.data.from_arrays(images, labels=labels, boxes=boxes, batch_size=batch_size, **options)
 
 
 def evaluate(out, given=None, methods=("grad-cam",), names=("energy",), apply=toy.MLP, params=PARAMS, **options):

@@ -140,7 +140,7 @@ def test_other_settings_are_refused_in_the_same_folder(run, table, weights):
     with pytest.raises(ValueError, match="data.fit: squash there, crop now"):
         by_name.run(settings(table, weights, fit="crop"), run)
     with pytest.raises(ValueError, match="methods.grad-cam: .* there, none now"):
-        by_name.run(settings(table, weights, methods=("cam",)), run)
+        by_name.run(settings(table, weights, methods=("layer-cam",)), run)
 
 
 def test_another_baseline_changes_the_differences_alone(run):
