@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sscam_jax import metrics, ops
-from sscam_jax.evaluation import run_folder
+from sscam_jax import metrics
+from sscam_jax.evaluation import pictures, run_folder
 
 CHEAPER = ("budget=", "precision=")
 
@@ -34,16 +34,17 @@ def reference(method: str, methods: tuple[str, ...]) -> str | None:
     return None
 
 
-def maps(raw: np.ndarray, side: int = 224) -> jax.Array:
-    """unit(ReLU(U(raw)))."""
-    return ops.unit(jax.nn.relu(ops.resize(jnp.asarray(raw), (side, side))))
+def maps(stored: run_folder.Stored, method: str, side: int = 224) -> jax.Array:
+    """A method's maps of all images, as they were measured."""
+    kept = (stored.kept_maps(i, method)[:1] for i in range(len(stored.results.names)))
+    return jnp.concatenate([jnp.asarray(pictures.decoded(each, (side, side))) for each in kept])
 
 
 def main() -> None:
     stored = run_folder.read(pathlib.Path(sys.argv[1]))
     results = stored.results
     boxed = [k for k, name in enumerate(results.metrics) if metrics.METRICS[name.partition("@")[0]].needs_boxes]
-    print(f"{len(results.names)} images, {stored.config['about']['model']}\n")
+    print(f"{len(results.names)} images, {stored.config['fingerprint']['about']['model']}\n")
     print("| method | beside | Spearman | 10th percentile | largest change | energy | times fewer passes |")
     print("|---|---|---|---|---|---|---|")
     for m, method in enumerate(results.methods):
@@ -51,7 +52,7 @@ def main() -> None:
         if full is None:
             continue
         f = results.methods.index(full)
-        ours, theirs = maps(stored.raw[0, m]), maps(stored.raw[0, f])
+        ours, theirs = maps(stored, method), maps(stored, full)
         ranks = np.asarray(metrics.spearman(ours, theirs))
         change = np.abs(np.asarray(ours) - np.asarray(theirs)).max((1, 2))
         energy = np.mean(results.values[0, m, :, boxed] - results.values[0, f, :, boxed])
