@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from sscam_jax.data import preprocess
     from sscam_jax.evaluation.study import evaluate
     from sscam_jax.networks import load, models
+    from sscam_jax.report.explain import explain
+    from sscam_jax.report.result import Explanation
     from sscam_jax.types import Apply, Batch, Saliency, Sections
 
 __version__ = "0.1.0"
@@ -43,6 +45,7 @@ __all__ = [
     "SS_CAM_PRESETS",
     "Apply",
     "Batch",
+    "Explanation",
     "Saliency",
     "Sections",
     "ablation_cam",
@@ -55,6 +58,7 @@ __all__ = [
     "eigen_cam",
     "eigen_grad_cam",
     "evaluate",
+    "explain",
     "finer_cam",
     "grad_cam",
     "grad_cam_pp",
@@ -85,7 +89,9 @@ _HOMES = {
     "Batch": "types",
     "Saliency": "types",
     "Sections": "types",
+    "Explanation": "report.result",
     "evaluate": "evaluation.study",
+    "explain": "report.explain",
     "load": "networks",
     "models": "networks",
     "preprocess": "data",

@@ -30,6 +30,20 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+class MissingPackageError(ImportError):
+    """A package that only an extra installs is not there; the message says how to install it."""
+
+
+def install(extra: str) -> str:
+    """How to install an extra of this project, for an error's remedy.
+
+    Example:
+        >>> install("demo")
+        "run pip install '.[demo]' in a clone of the repository"
+    """
+    return f"run pip install '.[{extra}]' in a clone of the repository"
+
+
 def imported(name: str, extra: str = "data") -> ModuleType:
     """Import a package that only an extra installs.
 
@@ -41,7 +55,7 @@ def imported(name: str, extra: str = "data") -> ModuleType:
         The module.
 
     Raises:
-        ImportError: the package is not installed. The message says how to install it.
+        MissingPackageError: the package is not installed. The message says how to install it.
     """
     try:
         return importlib.import_module(name)
@@ -49,7 +63,7 @@ def imported(name: str, extra: str = "data") -> ModuleType:
         # A package that the wanted one misses is another problem, with a message of its own.
         if error.name != name:
             raise
-        raise ImportError(f"package '{name}' is not installed: pip install 'sscam_jax[{extra}]'", name=name) from error
+        raise MissingPackageError(f"package '{name}' is not installed: {install(extra)}", name=name) from error
 
 
 def choose(what: str, value: object, choices: Iterable[object]) -> None:

@@ -59,7 +59,26 @@ class Row(NamedTuple):
     captions: Mapping[str, str] = MappingProxyType({})
 
 
-def _checked_style(colours: str, opacity: float, background: str, contours: Sequence[float]) -> None:
+def check_style(
+    *, colours: str = COLOURS, opacity: float = 1.0, background: str = "grey", contours: Sequence[float] = ()
+) -> None:
+    """Refuse arguments that `overlay` would refuse, before there is anything to draw.
+
+    Args:
+        colours: as `overlay` takes it.
+        opacity: as `overlay` takes it.
+        background: as `overlay` takes it.
+        contours: as `overlay` takes it.
+
+    Raises:
+        ValueError: one of them is not possible.
+
+    Example:
+        >>> check_style(background="blue")
+        Traceback (most recent call last):
+            ...
+        ValueError: background 'blue' is not known; choose from 'grey', 'colour'
+    """
     if colours not in colormaps:
         raise ValueError(
             f"colours {colours!r} is not a colour map of matplotlib: 'plasma', 'viridis', 'turbo', 'jet' …"
@@ -79,7 +98,7 @@ def _layers(colours: str, opacity: float) -> tuple[Float[np.ndarray, "256 1"], F
     return (1 - cover).astype(np.float32), (255 * cover * colormaps[colours](values)[:, :3]).astype(np.float32)
 
 
-def drawn_colours(colours: str = COLOURS, *, opacity: float = 1.0) -> ListedColormap:
+def drawn_colours(*, colours: str = COLOURS, opacity: float = 1.0) -> ListedColormap:
     """The colours of an overlay, for its colour bar: `overlay` over middle grey.
 
     Args:
@@ -96,7 +115,7 @@ def drawn_colours(colours: str = COLOURS, *, opacity: float = 1.0) -> ListedColo
         >>> [round(float(value), 1) for value in drawn_colours()(0.0)]
         [0.5, 0.5, 0.5, 1.0]
     """
-    _checked_style(colours, opacity, "grey", ())
+    check_style(colours=colours, opacity=opacity)
     left, put = _layers(colours, opacity)
     return ListedColormap((left * 127.5 + put) / 255, name=f"{colours} over grey")
 
@@ -207,7 +226,7 @@ def overlay(
         Naidu and Michael, SS-CAM (arXiv 2006.14255), Figure 3; Smith and van der Walt, A Better Default
         Colormap for Matplotlib (SciPy 2015).
     """
-    _checked_style(colours, opacity, background, contours)
+    check_style(colours=colours, opacity=opacity, background=background, contours=contours)
     values = _checked_maps(saliency_map)
     given = np.full((1, 4), -1.0) if boxes is None else np.asarray(boxes, np.float64)
     one = isinstance(photo, Image.Image) or (hasattr(photo, "ndim") and photo.ndim < 4)
@@ -319,7 +338,7 @@ def figure(
             axes.spines[:].set_visible(False)
             axes.set_title(cell.above, fontsize=9, pad=4)
             axes.set_xlabel(cell.below, fontsize=8, color="0.35", labelpad=3)
-    mappable = ScalarMappable(cmap=drawn_colours(colours, opacity=opacity))
+    mappable = ScalarMappable(cmap=drawn_colours(colours=colours, opacity=opacity))
     place: dict[str, Any] = dict(
         shrink=min(1.0, _BAR_HEIGHT / size[1]), anchor=(0.0, 1.0), fraction=0.03, pad=0.01, aspect=25
     )

@@ -36,7 +36,7 @@ def test_the_strongest_place_is_the_strongest_colour_and_the_bar_shows_it(colour
     enlarged = np.asarray(Image.fromarray(_bump()).resize((width, height), Image.Resampling.BILINEAR))
     peak = np.unravel_index(enlarged.argmax(), enlarged.shape)
     assert _saturation(drawn)[peak] >= _saturation(drawn).max() - 3
-    bar = 255 * plots.drawn_colours(colours)(np.linspace(0, 1, 256))[:, :3]
+    bar = 255 * plots.drawn_colours(colours=colours)(np.linspace(0, 1, 256))[:, :3]
     assert np.abs(bar - drawn[peak]).max(1).min() <= 1.5
     # The bar is the overlay of a ramp over middle grey.
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(2, 0)

@@ -90,7 +90,13 @@ def _annotations(method: Method) -> dict[str, Any]:
     return found
 
 
-def _default_preset(method: Method) -> str:
+def default_preset(method: Method) -> str:
+    """The preset that a method with presets takes where none is named.
+
+    Example:
+        >>> default_preset(METHODS["ss-cam"])
+        'light'
+    """
     return inspect.signature(method).parameters["preset"].default
 
 
@@ -117,7 +123,7 @@ def options(name: str, *, preset: str | None = None) -> dict[str, Any]:
     entry = ENTRIES[name]
     parameters, row = inspect.signature(entry.method).parameters, {}
     if entry.presets:
-        preset = _default_preset(entry.method) if preset is None else preset
+        preset = default_preset(entry.method) if preset is None else preset
         choose(f"preset of {name}", preset, entry.presets)
         chosen = entry.presets[preset]
         # A preset is a mapping or a dataclass, which may have fields that are no options of this method.

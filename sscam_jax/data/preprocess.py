@@ -236,6 +236,31 @@ def _pil_image(image: ImageLike, name: str) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+def upright(image: ImageLike, name: str) -> Image.Image:
+    """Turn one image, as `preprocess` takes it, into an upright RGB image of 8 bits.
+
+    Args:
+        image: a path, a PIL image, or an array of uint8 pixels.
+        name: how an error calls it.
+
+    Returns:
+        The image, as `open_image` returns it.
+
+    Raises:
+        ValueError: the image cannot be read, is empty, or is an array of another shape or type.
+        FileNotFoundError: the file does not exist.
+
+    Example:
+        >>> upright(np.zeros((4, 6), np.uint8), "mine").size
+        (6, 4)
+    """
+    opened = _pil_image(image, name)
+    if 0 in opened.size:
+        raise ValueError(f"{name} is empty: {opened.width}×{opened.height} pixels")
+    with _named(name):
+        return _upright_rgb(opened)
+
+
 def preprocess(
     images: ImageLike | Sequence[ImageLike],
     *,
@@ -288,10 +313,5 @@ def preprocess(
         raise ValueError("no images: expected a path, a PIL image, an array or a sequence of at least one of them")
     arrays = np.empty((len(given), size, size, 3), np.float32)
     for i, one in enumerate(given):
-        image = _pil_image(one, f"image {i}")
-        if 0 in image.size:
-            raise ValueError(f"image {i} is empty: {image.width}×{image.height} pixels")
-        with _named(f"image {i}"):
-            upright = _upright_rgb(image)
-        arrays[i] = fitted(upright, size, fit, mean, std)
+        arrays[i] = fitted(upright(one, f"image {i}"), size, fit, mean, std)
     return jnp.asarray(arrays)

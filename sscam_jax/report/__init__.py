@@ -1,1 +1,1 @@
-"""What people are handed: pictures and reports of their photographs."""
+"""`sscam.explain` and `sscam explain`: from photographs to maps, pictures and files."""

@@ -1,171 +1,220 @@
-"""The work behind `sscam explain`: photographs in; figures, overlays, arrays and a report out."""
+"""From photographs to maps and a picture in one call: the work behind `sscam.explain` and `sscam explain`."""
 
 import functools
+import os
 import pathlib
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 from PIL import Image
-from tqdm import tqdm
 
-from sscam_jax import data, plots
-from sscam_jax._support import replacing
-from sscam_jax.report.request import SIZE, TITLES, Method, Progress, Settings, check, class_labels, methods_asked
-from sscam_jax.types import Apply, Params, Saliency
+from sscam_jax import data
+from sscam_jax.report._network import Network, load
+from sscam_jax.report._plan import METHODS, Planned, Request, plan
+from sscam_jax.report._progress import Progress
+from sscam_jax.report.result import Class, Explanation, stacked, together
+from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD, Apply, Params, Saliency
 
 T = TypeVar("T")
 
-
-class Explained(NamedTuple):
-    """What was found for one image: `report` in terms that JSON has, and its figure's `rows`."""
-
-    report: dict[str, Any]
-    rows: list[plots.Row]
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Array
+"""A path, a PIL image, or an array of uint8 pixels."""
 
 
 class Failed(NamedTuple):
     """An image that can't be read, and why."""
 
-    path: pathlib.Path
-    error: str
+    name: str
+    error: Exception
 
 
-def _stems(paths: Sequence[pathlib.Path]) -> list[str]:
-    """What each image's files begin with: its name without the ending, numbered where that is taken."""
-    stems: list[str] = []
-    for path in paths:
-        number, stem = 1, path.stem
-        while stem in stems:
-            number += 1
-            stem = f"{path.stem}-{number}"
-        stems.append(stem)
-    return stems
-
-
-def _interruptible(work: Callable[[], T]) -> T:
-    """Do work in a thread, so that Ctrl-C ends the waiting at once although XLA goes on."""
+def waited(work: Callable[[], T], progress: Progress) -> T:
+    """Do work in a thread, so that Ctrl-C ends the waiting at once although XLA goes on, and progress moves."""
     pool = ThreadPoolExecutor(1)
     try:
         future = pool.submit(work)
         while wait([future], timeout=0.1).not_done:
-            pass
+            progress.tick()
         return future.result()
     finally:
         pool.shutdown(wait=False)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _logits(apply: Apply, params: Params, images: jax.Array) -> jax.Array:
-    return apply(params, images).astype(jnp.float32)
+def _looked(
+    apply: Apply, params: Params, images: Float[Array, "b *space c_in"]
+) -> tuple[Float[Array, "b n"], Int[Array, " b"]]:
+    """The logits, and how many channels of the target layer are not constant."""
+    activations, carry = apply.features(params, images)
+    axes = tuple(range(1, activations.ndim - 1))
+    live = (activations.max(axes) > activations.min(axes)).sum(-1, dtype=jnp.int32)
+    return apply.head(params, activations, carry).astype(jnp.float32), live
 
 
-class _Timed(NamedTuple):
-    saliency: Saliency
-    seconds: float
-
-
-def _timed(method: Method, images: jax.Array, label: int) -> _Timed:
+def _timed(method: Planned, images: Array, label: int) -> tuple[Saliency, float]:
     began = time.perf_counter()
     saliency = jax.device_get(method.run(images, jnp.array([label], jnp.int32)))
-    return _Timed(saliency, time.perf_counter() - began)
+    return saliency, time.perf_counter() - began
 
 
-def _write(
-    photo: Image.Image,
-    path: pathlib.Path,
-    stem: pathlib.Path,
-    logits: np.ndarray,
-    results: Mapping[int, Mapping[str, _Timed]],
-    methods: Mapping[str, Method],
-    arrays: bool,
-) -> Explained:
-    """Write the files of one image; `results` go by class and method."""
-    shifted = np.exp(logits - logits.max())
-    probabilities = shifted / shifted.sum()
-    rows, classes = [], []
-    for label, by_method in results.items():
-        name = data.class_name(label) if len(logits) == 1000 else f"class {label}"
-        percent = f"{100 * probabilities[label]:.1f} %"
-        rows.append(
-            plots.Row(photo, f"{name}\n{percent}", {TITLES[k]: t.saliency.maps[0] for k, t in by_method.items()})
-        )
-        reports = {}
-        for key, (saliency, seconds) in by_method.items():
-            file = stem.with_name(f"{stem.name}_{label}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}_{key}.png")
-            plots.save(plots.overlay(photo, saliency.maps[0]), file)
-            reports[key] = dict(
-                preset=methods[key].preset, seconds=round(seconds, 3), flat=bool(saliency.flat[0]), overlay=str(file)
-            )
-        classes.append(dict(index=label, name=name, probability=float(probabilities[label]), methods=reports))
-    figure = stem.with_name(f"{stem.name}_figure.png")
-    plots.save(plots.figure(rows), figure)
-    report: dict[str, Any] = dict(path=str(path), figure=str(figure), classes=classes)
-    if arrays:
-        archive = stem.with_name(f"{stem.name}_maps.npz")
-        fields: dict[str, Any] = {
-            field: [[getattr(timed.saliency, field)[0] for timed in row.values()] for row in results.values()]
-            for field in ("maps", "raw", "weights")
-        }
-        with replacing(archive) as part, part.open("wb") as stream:
-            np.savez_compressed(stream, logits=logits, classes=list(results), methods=list(methods), **fields)
-        report["maps"] = str(archive)
-    return Explained(report, rows)
+def _explained(
+    photo: Image.Image, name: str, network: Network, request: Request, methods: Mapping[str, Planned], tell: Progress
+) -> Explanation:
+    """All classes and methods of one image."""
+    images = data.preprocess(photo, size=request.size, mean=request.mean, std=request.std)
+    tell.begin(name, "", None)
+    looked = waited(functools.partial(_looked, network.apply, network.params, images), tell)
+    tell.seen.add("")
+    logits, live = np.asarray(looked[0])[0], int(looked[1][0])
+    if not np.isfinite(logits).all():
+        raise ValueError(f"the network returned logits that are not finite for {name}: look for NaN in its parameters")
+    exponentials = np.exp(logits - logits.max())
+    probabilities = exponentials / exponentials.sum()
+    labels = request.labels() or [int(logits.argmax())]
+    found: dict[str, list[tuple[Saliency, float]]] = {text: [] for text in methods}
+    for label in labels:
+        for text, method in methods.items():
+            tell.begin(f"{name}, {text}", text, method.passes)
+            found[text].append(waited(functools.partial(_timed, method, images, label), tell))
+            tell.end()
+    return Explanation(
+        images=[photo] * len(labels),
+        names=[name] * len(labels),
+        classes=[Class(label, request.name(label), float(probabilities[label])) for label in labels],
+        saliency={text: stacked([saliency for saliency, _ in each]) for text, each in found.items()},
+        seconds={text: np.array([seconds for _, seconds in each]) for text, each in found.items()},
+        full={text: np.full(len(labels), method.full(live)) for text, method in methods.items()},
+        network=str(network),
+    )
 
 
-def explain(
-    apply: Apply, params: Params, paths: Sequence[pathlib.Path], out: pathlib.Path, settings: Settings
-) -> Iterator[Explained | Failed]:
-    """Explain image after image, writing each one's files when it is done.
-
-    For an image `cat.jpg` it writes `cat_figure.png`, an overlay `cat_281-tabby_ss-cam.png` for every class and
-    method, and, where arrays are wanted, `cat_maps.npz`: `maps`, `raw` and `weights` with two leading axes,
-    classes and methods, whose entries are listed in `classes` and `methods`; and the `logits`. A progress bar on
-    stderr, where that is a terminal, counts forward passes.
+def explained(images: Mapping[str, ImageLike], network: Network, request: Request) -> Iterator[Explanation | Failed]:
+    """Explain image after image.
 
     Args:
-        apply: the network.
-        params: its parameters.
-        paths: image files.
-        out: the folder to write to; it is made where missing.
-        settings: what to do.
+        images: by their names.
+        network: what explains.
+        request: what is asked for.
 
     Yields:
         What was found for an image, or that it can't be read.
 
     Raises:
-        ValueError: a method, preset or class is not known, the folder can't be written, or the network's answer
-            is not finite.
+        ValueError: a setting is not possible with this network, or its logits are not finite.
     """
-    check(settings, out)
-    asked = class_labels(settings)
-    # disable=None: no bar where stderr is not a terminal.
-    with tqdm(unit="pass", disable=None, leave=False, smoothing=0.05) as bar:
-        progress = Progress(bar)
-        methods = methods_asked(settings, apply, params, progress)
-        each = max(1, len(asked)) * sum(method.passes for method in methods.values())
-        bar.reset(total=each * len(paths))
-        for path, stem in zip(paths, _stems(paths), strict=True):
+    with Progress() as progress:
+        methods = plan(request, network.apply, network.params, progress)
+        each = max(1, len(request.labels())) * len(methods)
+        progress.expect(each * len(images))
+        for name, image in images.items():
             try:
-                photo = data.open_image(path)
+                photo = data.upright(image, name)
             except (ValueError, OSError) as error:
-                bar.total -= each
-                yield Failed(path, str(error))
+                progress.expect(-each)
+                yield Failed(name, error)
                 continue
-            images = data.preprocess(photo, size=SIZE)
-            logits = np.asarray(_interruptible(functools.partial(_logits, apply, params, images)))[0]
-            if not np.isfinite(logits).all():
-                raise ValueError(f"the network's answer to {path} is not finite: look for NaN in its checkpoint")
-            results: dict[int, dict[str, _Timed]] = {}
-            for label in asked or [int(logits.argmax())]:
-                for key, method in methods.items():
-                    progress.begin(method.passes, f"{path.name}, {TITLES[key]}")
-                    timed = _interruptible(functools.partial(_timed, method, images, label))
-                    progress(1, 1)
-                    results.setdefault(label, {})[key] = timed
-            yield _write(photo, path, out / stem, logits, results, methods, settings.arrays)
+            yield _explained(photo, name, network, request, methods, progress)
+
+
+def _named(images: ImageLike | Sequence[ImageLike]) -> dict[str, ImageLike]:
+    """The images by names: a file's name, the whole path where two files share one, or "image 0"."""
+    single = isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) < 4
+    given: list[Any] = [images] if single else list(images)  # type: ignore[arg-type]
+    if not given:
+        raise ValueError("no images: expected a path, a PIL image, an array or a sequence of at least one of them")
+    paths = [pathlib.Path(image) if isinstance(image, str | os.PathLike) else None for image in given]
+    files = [path.name for path in paths if path is not None]
+    names = [
+        f"image {i}" if path is None else path.name if files.count(path.name) == 1 else str(path)
+        for i, path in enumerate(paths)
+    ]
+    return dict(zip(names, given, strict=True))
+
+
+def explain(
+    images: ImageLike | Sequence[ImageLike],
+    *,
+    model: str | tuple[Apply, Params] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    layer: str | None = None,
+    methods: Sequence[str] = METHODS,
+    classes: Sequence[str | int] | None = None,
+    num_classes: int = 1000,
+    class_names: Sequence[str] | None = None,
+    budget: int | Literal["auto"] | None = "auto",
+    seed: int = 0,
+    size: int = 224,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    chunk_size: int | None = None,
+) -> Explanation:
+    """Explain photographs: from a path to a picture in one call.
+
+    The whole photograph is shown to the network, squashed to size × size. In a notebook the result shows its picture,
+    in a terminal its table. Progress goes to stderr.
+
+    Args:
+        images: a path, a PIL image, an array of uint8 pixels [h, w, 3], or a sequence of them.
+        model: a network by its name, one of `models()`, or your own as `(apply, params)`. None: the network of the
+            checkpoint, or without one SqueezeNet 1.1.
+        checkpoint: its weights, as `load` takes them. With neither model nor checkpoint those of the package ndf where
+            it is installed, which need no download.
+        layer: where a network given by name is cut; None: its default layer.
+        methods: methods as on the command line: "grad-cam", "ss-cam:paper,sigma=1".
+        classes: names or indices of classes; None: each image's most probable one.
+        num_classes: how many classes the network knows.
+        class_names: their names; None: ImageNet's for 1000 classes, else "class 0" and so on.
+        budget: scoring passes per map, for the methods that take a budget: "auto" is 256, which takes seconds; None is
+            all of them. A budget in a method's text comes first.
+        seed: of all noise. The noise of an image does not depend on the images beside it.
+        size: the side in pixels of what the network sees.
+        mean: the mean that the network's images are normalised by.
+        std: the standard deviation that the network's images are normalised by.
+        chunk_size: network inputs scored at once; None: what suits the device.
+
+    Returns:
+        `Explanation`: `.figure`, `.save(path)`, `.saliency[method]`, `.classes`.
+
+    Raises:
+        ValueError: a method, class, network or setting is not possible, or an image can't be read.
+        FileNotFoundError: an image or the checkpoint does not exist.
+
+    Example:
+        >>> apply = Apply(features=lambda params, x: (x, ()),
+        ...               head=lambda params, activations, carry: activations.mean((1, 2)))
+        >>> photo = Image.new("RGB", (64, 48), "red")
+        >>> photo.paste("blue", (0, 0, 32, 48))
+        >>> found = explain(photo, model=(apply, ()), methods=["grad-cam"], num_classes=3, class_names=["r", "g", "b"])
+        >>> found.classes[0].name, found.saliency["grad-cam"].maps.shape
+        ('b', (1, 224, 224))
+
+    References:
+        Naidu and Michael, SS-CAM (arXiv 2006.14255), Figure 4.
+    """
+    request = Request(
+        methods=methods,
+        classes=classes or (),
+        num_classes=num_classes,
+        class_names=class_names,
+        budget=budget,
+        seed=seed,
+        size=size,
+        mean=mean,
+        std=std,
+        chunk_size=chunk_size,
+    )
+    # Images first: a wrong path is told before a network is loaded.
+    photos = {name: data.upright(image, name) for name, image in _named(images).items()}
+    if isinstance(model, tuple):
+        if checkpoint is not None or layer is not None:
+            raise ValueError("checkpoint and layer are for a network by name, model is one of your own")
+        network = Network(*model, {})
+    else:
+        network = load(model, checkpoint, layer, num_classes)
+    return together([found for found in explained(photos, network, request) if isinstance(found, Explanation)])

@@ -20,7 +20,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from sscam_jax import cli, convert, networks
+from sscam_jax import _support, cli, convert, networks
+from sscam_jax.cams import registry
+from sscam_jax.cli import evaluate, explain
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -28,7 +30,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line changes no configuration of the tests' JAX and writes to no cache."""
-    monkeypatch.setattr(cli, "prepare_jax", lambda: None)
+    monkeypatch.setattr(explain, "prepare_jax", lambda: None)
 
 
 def _sscam(*args: object) -> Any:
@@ -64,8 +66,13 @@ def squeezenet(weights: pathlib.Path, tmp_path: pathlib.Path) -> list[object]:
     return ["--model", "squeezenet1_1", "--checkpoint", weights, "--layer", "features.0", "--out", tmp_path / "out"]
 
 
+def _arrays(file: str | pathlib.Path) -> dict[str, np.ndarray]:
+    with np.load(file) as stored:
+        return dict(stored)
+
+
 def _refused(result: Any, message: str) -> None:
-    """Exit code 2 and one clear line."""
+    """Exit code 2, one clear line, and nothing on stdout: no heading of a table."""
     assert result.exit_code == 2, result.output
     assert re.fullmatch(r"error: [^\n]+\n", result.stderr), result.stderr
     assert re.search(message, result.stderr), result.stderr
@@ -76,62 +83,62 @@ def _refused(result: Any, message: str) -> None:
 
 
 def test_explain_writes_figure_overlays_and_table(photo, squeezenet, tmp_path):
-    result = _sscam("explain", photo, *squeezenet, "--samples", 1, "--class", "tabby", "--class", 0)
+    result = _sscam("explain", photo, *squeezenet, "--class", "tabby", "--class", 0, "--budget", 4)
     assert result.exit_code == 0, result.output
-    methods = ["grad-cam", "grad-cam++", "score-cam", "ss-cam"]
+    methods = ["grad-cam", "score-cam", "ss-cam"]
     files = {file.name for file in (tmp_path / "out").iterdir()}
     overlays = {f"cat_{name}_{method}.png" for name in ("281-tabby", "0-tench") for method in methods}
     assert files == overlays | {"cat_figure.png"}
     for overlay in overlays:
         with Image.open(tmp_path / "out" / overlay) as image:
             assert image.size == (180, 120)
-    header, tabby, tench, last = result.stdout.splitlines()
+    network, header, tabby, tench, score, ss, last = result.stdout.splitlines()
+    assert network.startswith("model squeezenet1_1, checkpoint ") and network.endswith(", layer features.0")
     assert header.split() == ["image", "class", "probability", *methods]
-    assert re.fullmatch(r"cat\.jpg +tabby +\d+\.\d %( +\d+\.\d\d s){4}", tabby)
-    assert re.fullmatch(r"cat\.jpg +tench +\d+\.\d %( +\d+\.\d\d s){4}", tench)
-    assert last == f"1 of 1 explained: {tmp_path / 'out'}/*_figure.png"
+    assert re.fullmatch(r"cat\.jpg +tabby +\d+\.\d %( +\d+\.\d\d s){3}", tabby)
+    assert re.fullmatch(r"cat\.jpg +tench +\d+\.\d %( +\d+\.\d\d s){3}", tench)
+    assert re.fullmatch(r"score-cam: \d of \d\d passes per map; --full runs all", score)
+    assert re.fullmatch(r"ss-cam: \d of \d\d\d passes per map; --full runs all", ss)
+    assert last == f"1 of 1 explained: {tmp_path / 'out' / 'cat_figure.png'}"
 
 
 def test_explain_json_and_arrays(photo, squeezenet, weights, tmp_path):
-    methods = ["--method", "cam", "--method", "score-cam", "--preset", "original"]
-    options = squeezenet[:4] + ["--layer", "features.12", *squeezenet[6:]]
-    result = _sscam("explain", photo, *options, *methods[:2], "--maps", "npz", "--json")
-    _refused(result, "affine")  # SqueezeNet ends in a convolution, a ReLU and pooling: CAM is not defined
-    result = _sscam("explain", photo, *squeezenet, *methods[2:], "--method", "grad-cam", "--maps", "npz", "--json")
+    methods = ["--method", "score-cam:original", "--method", "rise:n_samples=4,cells=3"]
+    result = _sscam("explain", photo, *squeezenet, *methods, "--maps", "npz", "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert (report["model"], report["layer"], report["failed"]) == ("squeezenet1_1", "features.0", [])
-    assert report["settings"]["preset"] == "original" and report["checkpoint"] == str(weights)
+    assert report["methods"] == methods[1::2] and report["checkpoint"] == str(weights)
+    assert report["settings"]["budget"] == "auto"
     [image] = report["images"]
     [found] = image["classes"]
-    assert 0 < found["probability"] <= 1
-    assert {name: entry["preset"] for name, entry in found["methods"].items()} == {
-        "score-cam": "original",
-        "grad-cam": None,
-    }
-    arrays = np.load(image["maps"])
-    assert arrays["maps"].shape == (1, 2, 224, 224) and arrays["raw"].shape == (1, 2, 111, 111)
-    assert arrays["weights"].shape == (1, 2, 64)
-    assert arrays["methods"].tolist() == ["score-cam", "grad-cam"] and arrays["classes"].tolist() == [found["index"]]
+    assert 0 < found["probability"] <= 1 and list(found["methods"]) == methods[1::2]
+    assert found["methods"]["score-cam:original"]["overlay"].endswith("_score-cam-original.png")
+    arrays = _arrays(image["maps"])
+    assert arrays["score-cam:original/maps"].shape == (1, 224, 224)
+    assert arrays["score-cam:original/raw"].shape == (1, 111, 111)
+    assert arrays["score-cam:original/weights"].shape == (1, 64)
+    assert arrays["classes"].tolist() == [found["index"]]
     # A softmax over the channels: the preset reached the method. The top class is the logits'.
-    assert arrays["weights"][0, 0].sum() == pytest.approx(1, abs=1e-5)
-    assert arrays["logits"].argmax() == found["index"]
+    assert arrays["score-cam:original/weights"].sum() == pytest.approx(1, abs=1e-5)
+    assert arrays["score-cam:original/logits"].argmax() == found["index"]
 
 
-def _raw(*args: object) -> np.ndarray:
-    result = _sscam("explain", *args, "--method", "ss-cam", "--samples", 1, "--maps", "npz", "--json")
+def _raw(method: str, *args: object) -> np.ndarray:
+    result = _sscam("explain", *args, "--method", method, "--maps", "npz", "--json")
     assert result.exit_code == 0, result.output
-    return np.load(json.loads(result.stdout)["images"][-1]["maps"])["raw"]
+    return _arrays(json.loads(result.stdout)["images"][-1]["maps"])[f"{method}/raw"]
 
 
 def test_noise_depends_on_the_seed_and_not_on_the_company(photo, squeezenet, tmp_path):
     Image.new("RGB", (20, 20), "red").save(tmp_path / "a.png")
-    alone = _raw(photo, *squeezenet)
-    together = _raw(tmp_path / "a.png", photo, *squeezenet, "--chunk-size", 5)
+    method = "ss-cam:n_samples=1"
+    alone = _raw(method, photo, *squeezenet)
+    together = _raw(method, tmp_path / "a.png", photo, *squeezenet, "--chunk-size", 5)
     # Sums of terms up to 3 in size, in float32: chunks of another size are added up in another order.
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=3e-5)
-    assert np.abs(_raw(photo, *squeezenet, "--seed", 1) - alone).max() > 1e-4
-    assert np.abs(_raw(photo, *squeezenet, "--sigma", 1) - alone).max() > 1e-4
+    assert np.abs(_raw(method, photo, *squeezenet, "--seed", 1) - alone).max() > 1e-4
+    assert np.abs(_raw(f"{method},sigma=1", photo, *squeezenet) - alone).max() > 1e-4
 
 
 def test_other_heads_have_classes_by_index(photo, tmp_path):
@@ -148,22 +155,46 @@ def test_other_heads_have_classes_by_index(photo, tmp_path):
 
 def test_budget_bounds_the_passes(photo, squeezenet, tmp_path):
     """With 64 channels and a budget of 5, the other channels weigh nothing."""
-    options = ["--method", "score-cam", "--budget", 5, "--maps", "npz", "--precision", "bfloat16"]
+    options = ["--method", "score-cam", "--budget", 5, "--maps", "npz"]
     assert _sscam("explain", photo, *squeezenet, *options).exit_code == 0
-    assert (np.load(tmp_path / "out" / "cat_maps.npz")["weights"] != 0).sum() <= 5
+    assert (_arrays(tmp_path / "out" / "cat_maps.npz")["score-cam/weights"] != 0).sum() <= 5
+
+
+def _cost(*args: object) -> dict[str, list[str]]:
+    result = _sscam("explain", *args, "--dry-run")
+    assert result.exit_code == 0, result.output
+    return {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()[1:]}
 
 
 def test_dry_run_says_the_cost_and_does_nothing(photo, squeezenet, tmp_path):
-    result = _sscam("explain", photo, photo, *squeezenet, "--samples", 3, "--class", 0, "--class", 1, "--dry-run")
-    assert result.exit_code == 0, result.output
-    rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()[1:]}
-    assert list(rows) == ["grad-cam", "grad-cam++", "score-cam", "ss-cam"]
+    methods = ["--method", "grad-cam", "--method", "score-cam", "--method", "ss-cam:n_samples=3", "--method", "rise"]
+    rows = _cost(photo, photo, *squeezenet, *methods, "--class", 0, "--class", 1, "--full")
+    assert list(rows) == methods[1::2]
     passes = {name: int(row[0].replace(",", "")) for name, row in rows.items()}
-    # A file named twice is explained once; of two classes' maps each has 1 + N passes a live channel.
-    assert passes["grad-cam"] == 2
-    assert passes["ss-cam"] - 2 == 3 * (passes["score-cam"] - 2)
+    # A file named twice is explained once, for two classes. Score-CAM has a baseline more.
+    assert passes["grad-cam"] == 2 and passes["rise"] >= 8000
+    assert passes["ss-cam:n_samples=3"] - 2 == 3 * (passes["score-cam"] - 4)
     assert all(float(row[1]) > 0 and row[3] == "MiB" for row in rows.values())
+    bounded = _cost(photo, *squeezenet, "--method", "ss-cam:n_samples=30")
+    assert int(bounded["ss-cam:n_samples=30"][0]) <= 257
     assert not (tmp_path / "out").exists()
+
+
+def test_the_model_follows_from_the_checkpoint(photo, weights, tmp_path):
+    """By the beginning of its name, or by the metadata of a converted file."""
+    options = ["--layer", "features.0", "--method", "grad-cam", "--out", tmp_path / "out"]
+    assert weights.name.startswith("squeezenet1_1")
+    result = _sscam("explain", photo, "--checkpoint", weights, *options)
+    assert result.exit_code == 0 and result.stdout.startswith("model squeezenet1_1, "), result.output
+    converted = tmp_path / "mine.safetensors"
+    assert _sscam("convert", weights, "--out", converted).exit_code == 0
+    assert _sscam("explain", photo, "--checkpoint", converted, *options).exit_code == 0
+    other = tmp_path / "finetuned.safetensors"
+    other.write_bytes(weights.read_bytes())
+    _refused(
+        _sscam("explain", photo, "--checkpoint", other, *options),
+        "does not say which network it belongs to: name the model too; choose from 'resnet18'",
+    )
 
 
 def test_some_images_fail_and_the_others_are_done(photo, squeezenet, tmp_path):
@@ -174,9 +205,12 @@ def test_some_images_fail_and_the_others_are_done(photo, squeezenet, tmp_path):
     (folder / "more" / "a.png").write_bytes(photo.read_bytes())
     result = _sscam("explain", folder, folder / "**" / "*.png", *squeezenet, "--method", "grad-cam", "--json")
     assert result.exit_code == 1, result.output
-    assert re.fullmatch(r"error: .*b\.jpg is truncated or damaged: [^\n]*\n", result.stderr)
+    assert re.search(r"^error: .*b\.jpg is truncated or damaged: [^\n]*$", result.stderr, re.MULTILINE)
     report = json.loads(result.stdout)
-    assert [pathlib.Path(image["figure"]).name for image in report["images"]] == ["a_figure.png", "a-2_figure.png"]
+    assert [pathlib.Path(image["figure"]).name for image in report["images"]] == [
+        "a-jpg_figure.png",
+        "a-png_figure.png",
+    ]
     assert [pathlib.Path(failure["path"]).name for failure in report["failed"]] == ["b.jpg"]
 
 
@@ -202,17 +236,28 @@ def test_flat_maps_are_told(squeezenet, tmp_path):
         (["--class", "1000"], "class 1000 is not one of ImageNet's"),
         (["--layer", "layer5"], "network 'squeezenet1_1' has no layer 'layer5'; choose from 'features'"),
         (["--method", "lime"], "method 'lime' is not known; choose from 'cam', 'grad-cam'"),
-        (["--preset", "nobody"], "preset 'nobody' is not one of grad-cam.*: score-cam has 'paper'"),
-        (["--method", "grad-cam", "--samples", 3], "samples and sigma are ss-cam's"),
+        (["--method", "ss-cam:nobody"], "preset of ss-cam 'nobody' is not known; choose from 'light'"),
+        (["--method", "ss-cam:n_samples=0"], "n_samples=0 is too small"),
+        (["--method", "cam"], "affine"),  # SqueezeNet ends in a convolution, a ReLU and pooling: CAM is not defined
+        (["--method", "grad-cam", "--budget", 3], "budget=3 has no use: none of grad-cam takes one"),
+        (["--full", "--budget", 3], "--full runs all passes, --budget 3 bounds them"),
+        (["--colours", "rainbows"], "colours 'rainbows' is not a colour map of matplotlib"),
+        (["--background", "blue"], "background 'blue' is not known; choose from 'grey', 'colour'"),
         (["--maps", "mat"], "maps 'mat' is not a format of arrays; choose 'npz'"),
-        (["--model", "resnet19"], "'resnet19'; choose from 'resnet18'"),
+        (["--model", "resnet19"], "'resnet19'.*choose from 'resnet18'"),
         (["--checkpoint", "none.pth"], r"none\.pth"),
         (["--num-classes", 10], "looks like one of 'squeezenet1_1' with 1000 classes"),
-        (["--checkpoint", "resnet18-f37072fd"], "checkpoint 'resnet18-f37072fd' is of 'resnet18'"),
+        (
+            ["--checkpoint", "resnet18-f37072fd"],
+            "checkpoint 'resnet18-f37072fd' belongs to 'resnet18', not to 'squeezenet1_1'",
+        ),
     ],
 )
-def test_wrong_settings_are_one_line(options, message, photo, squeezenet):
-    _refused(_sscam("explain", photo, *squeezenet, *options), message)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry"])
+def test_wrong_settings_are_one_line(options, dry, message, photo, squeezenet, tmp_path):
+    """A dry run refuses what a run refuses."""
+    _refused(_sscam("explain", photo, *squeezenet, *options, *dry), message)
+    assert not dry or not (tmp_path / "out").exists()
 
 
 def test_wrong_images_are_one_line(photo, squeezenet, tmp_path, monkeypatch):
@@ -227,14 +272,37 @@ def test_wrong_images_are_one_line(photo, squeezenet, tmp_path, monkeypatch):
         result = _sscam("explain", tmp_path / name, *squeezenet, "--method", "grad-cam", "--json")
         assert result.exit_code == 2, result.output
         assert re.fullmatch(r"error: [^\n]+\n", result.stderr) and message in result.stderr
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    result = _sscam("explain", photo, *squeezenet, "--method", "grad-cam", "--json")
-    assert result.exit_code == 2 and "refused as a decompression bomb" in result.stderr
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # put back after the test
+    result = _sscam("explain", photo, *squeezenet, "--method", "grad-cam", "--json", "--max-pixels", 1000)
+    assert result.exit_code == 2 and "cat.jpg has more pixels than --max-pixels allows" in result.stderr
+
+
+def test_missing_files_are_told_before_a_network_is_loaded(photo, squeezenet, tmp_path, monkeypatch):
+    monkeypatch.setattr(networks, "load", lambda *_, **__: pytest.fail("a network was loaded"))
+    (tmp_path / "a.heic").write_bytes(b"phone")
+    for dry in ([], ["--dry-run"]):
+        _refused(_sscam("explain", tmp_path / "none.jpg", *squeezenet, *dry), r"none\.jpg: No such file")
+        _refused(_sscam("explain", tmp_path / "a.heic", *squeezenet, *dry), "a.heic is a HEIC file.*convert it to JPEG")
+
+
+def test_what_is_left_out_is_told(squeezenet, tmp_path):
+    """The other frames of an animated file, and HEIC files of a folder."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    frames = [Image.new("RGB", (30, 30), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(folder / "a.gif", save_all=True, append_images=frames[1:])
+    (folder / "b.HEIC").write_bytes(b"phone")
+    result = _sscam("explain", folder, *squeezenet, "--method", "grad-cam")
+    assert result.exit_code == 0, result.output
+    assert "b.HEIC is left out: Pillow does not read HEIC, convert it to JPEG first" in result.stderr
+    assert "a.gif has 3 frames, of which the first is explained" in result.stderr
 
 
 @pytest.mark.parametrize("out", ["cat.jpg", "cat.jpg/inside", "/proc/none"])
-def test_folder_that_cannot_be_written(out, photo, squeezenet):
-    _refused(_sscam("explain", photo, *squeezenet, "--out", photo.parent / out), "output folder .* can't be written")
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry"])
+def test_folder_that_cannot_be_written(out, dry, photo, squeezenet):
+    result = _sscam("explain", photo, *squeezenet, "--out", photo.parent / out, *dry)
+    _refused(result, "output folder .* can't be written")
 
 
 def test_wrong_checkpoints_are_one_line(photo, squeezenet, weights, tmp_path):
@@ -280,8 +348,36 @@ def test_models_lists_everything():
         assert name in result.stdout and known.licence in result.stdout
 
 
+def test_methods_lists_the_registry():
+    """Every method with its default options, which `--method` takes back."""
+    result = _sscam("methods")
+    assert result.exit_code == 0
+    for name, entry in registry.ENTRIES.items():
+        assert f"{name}\n  {entry.title}" in result.stdout
+    assert "presets\n    light, paper," in result.stdout and "n_samples=10, sigma=0.5" in result.stdout
+
+
+def test_a_missing_extra_is_one_line(tmp_path, monkeypatch):
+    def missing(*_: object) -> None:
+        raise _support.MissingPackageError(f"package 'grain' is not installed: {_support.install('data')}")
+
+    monkeypatch.setattr(evaluate, "prepare_jax", missing)
+    result = _sscam("evaluate", "--data", "folder:x", "--out", tmp_path / "run")
+    _refused(result, r"package 'grain' is not installed: run pip install '\.\[data\]' in a clone of the repository")
+
+
 def test_help_has_examples():
-    for command in ([], ["explain"], ["demo"], ["convert"], ["models"]):
+    for command in (
+        [],
+        ["explain"],
+        ["demo"],
+        ["convert"],
+        ["models"],
+        ["methods"],
+        ["evaluate"],
+        ["ablate"],
+        ["table"],
+    ):
         result = _sscam(*command, "--help")
         assert result.exit_code == 0
         assert f"  Examples:\n    sscam {' '.join(command)}" in result.stdout
@@ -318,7 +414,7 @@ def test_progress_and_interrupt(photo, weights, tmp_path):
     termios.tcsetwinsize(terminal, (24, 120))
     out = tmp_path / "out"
     command = ["explain", photo, "--model", "squeezenet1_1", "--checkpoint", weights, "--out", out]
-    command += ["--method", "grad-cam", "--method", "ss-cam", "--samples", "1000"]
+    command += ["--method", "grad-cam", "--method", "ss-cam:n_samples=1000", "--full"]
     # A shell has its background jobs ignore Ctrl-C, and so whatever they start.
     heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     process = subprocess.Popen(
@@ -330,8 +426,8 @@ def test_progress_and_interrupt(photo, weights, tmp_path):
     os.close(terminal)
     try:
         shown, deadline = "", time.monotonic() + 300
-        # 1 pass of Grad-CAM and 1000 for each of 512 channels; wait until some of them are done.
-        while not re.search(r"cat\.jpg, SS-CAM: .* [1-9]\d+/512001 ", shown):
+        # 1000 passes for each of 512 channels; wait until some of them are done.
+        while not re.search(r"cat\.jpg, ss-cam:n_samples=1000: [1-9][\d,]+ of 512,000 passes", shown):
             assert time.monotonic() < deadline and process.poll() is None, shown
             shown += _read(master, 0.5)
         process.send_signal(signal.SIGINT)
@@ -347,5 +443,6 @@ def test_progress_and_interrupt(photo, weights, tmp_path):
         process.kill()
         process.wait()
         os.close(master)
+    assert "1/2 maps" in shown and "compiling …" in shown
     assert "interrupted: what was written so far is whole" in rest and "Traceback" not in rest
     assert list(out.iterdir()) == []

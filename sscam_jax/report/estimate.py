@@ -1,0 +1,55 @@
+"""What an explanation will cost, before it runs."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import jax
+
+from sscam_jax import cams, data
+from sscam_jax.report._network import Network
+from sscam_jax.report._plan import Request, bound, plan
+from sscam_jax.report.explain import ImageLike
+
+# A backward pass costs about two forward passes.
+_WITH_GRADIENT = 3
+
+
+class Estimate(NamedTuple):
+    """What a method will cost for all images and classes: forward passes, seconds, and bytes at once."""
+
+    method: str
+    passes: int
+    seconds: float
+    bytes: int | None
+
+
+def estimate(images: Mapping[str, ImageLike], network: Network, request: Request) -> Iterator[Estimate]:
+    """What `explain` will cost, from the passes that the first image takes and one chunk of them, which is timed.
+
+    Args:
+        images: by their names.
+        network: what explains.
+        request: what is asked for.
+
+    Yields:
+        An estimate per method. Compilation, figures and files come on top.
+
+    Raises:
+        ValueError: a setting is not possible, or the first image can't be read.
+    """
+    apply, params, _ = network
+    methods = plan(request, apply, params, None)
+    name, first = next(iter(images.items()))
+    inputs = data.preprocess(data.upright(first, name), size=request.size, mean=request.mean, std=request.std)
+    maps = len(images) * max(1, len(request.labels()))
+    devices = jax.local_devices() if jax.local_device_count() > 1 else None
+    one = cams.cost(apply, params, inputs, chunk_size=request.chunk_size, devices=devices)
+    alone = cams.cost(apply, params, inputs, chunk_size=1)
+    for text in methods:
+        method, _ = bound(text, request)
+        # Of a compiled program that returns the passes alone, XLA leaves out the passes themselves.
+        count = jax.jit(lambda params, images, method=method: method(apply, params, images, None).passes)
+        passes = int(count(params, inputs)[0])
+        used = alone if passes == 1 else one
+        seconds = maps * passes * used.seconds / used.passes * (_WITH_GRADIENT if passes == 1 else 1)
+        yield Estimate(text, maps * passes, seconds, used.bytes)

