@@ -9,6 +9,22 @@ def _spatial(array: Array, leading: int) -> tuple[int, ...]:
     return tuple(range(leading, array.ndim))
 
 
+def wide(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype to compute in: float32 at least, whatever the network's precision.
+
+    Args:
+        dtype: a floating point dtype.
+
+    Returns:
+        float64 for float64, else float32.
+
+    Example:
+        >>> wide(jnp.dtype("bfloat16")).name
+        'float32'
+    """
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+
+
 def resize(maps: Float[Array, "m *grid"], shape: tuple[int, ...]) -> Float[Array, "m *space"]:
     """U(·): linear interpolation of maps to the input's size (Eq. 8), half-pixel centres, clamped edges.
 
@@ -16,7 +32,7 @@ def resize(maps: Float[Array, "m *grid"], shape: tuple[int, ...]) -> Float[Array
 
     Args:
         maps: m maps [m, *grid].
-        shape: the wanted size `space`, one integer a spatial axis, in pixels.
+        shape: the wanted size `space` in pixels, one integer per spatial axis.
 
     Returns:
         The maps [m, *space].
@@ -45,7 +61,7 @@ def value_range(maps: Float[Array, "m *space"]) -> Float[Array, " m"]:
         maps: m arrays [m, ...].
 
     Returns:
-        One range a map [m], ≥ 0, in the unit of the maps.
+        One range per map [m], ≥ 0, in the unit of the maps.
 
     Example:
         >>> value_range(jnp.array([[1.0, 3.0], [2.0, 2.0]])).tolist()
@@ -85,17 +101,20 @@ def blur(images: Float[Array, "b *space c"], *, sigma: float = 10.0) -> Float[Ar
 
     Args:
         images: b images [b, *space, c].
-        sigma: the Gaussian's standard deviation in pixels (> 0); it is cut off at 3 σ.
+        sigma: the Gaussian's standard deviation in pixels (> 0); the Gaussian ends at 3 σ.
 
     Returns:
-        The blurred images [b, *space, c].
+        The blurred images [b, *space, c], in the images' own dtype.
 
     Example:
         >>> blur(jnp.ones((1, 8, 8, 3)), sigma=1.0).round(3).min().item()
         1.0
     """
+    dtype = images.dtype
+    # The kernel sums to 1 in float32 only; half precision would lose the tails.
+    images = images.astype(wide(dtype))
     radius = max(1, round(3 * sigma))
-    offsets = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
+    offsets = jnp.arange(-radius, radius + 1, dtype=images.dtype)
     kernel = jnp.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
     for axis in range(1, images.ndim - 1):
@@ -107,4 +126,4 @@ def blur(images: Float[Array, "b *space c"], *, sigma: float = 10.0) -> Float[Ar
             lines, kernel[None, None], (1,), "VALID", precision=jax.lax.Precision.HIGHEST
         )
         images = jnp.moveaxis(lines.reshape(*shape[:-1], -1), -1, axis)
-    return images
+    return images.astype(dtype)

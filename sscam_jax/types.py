@@ -1,8 +1,8 @@
-"""The one protocol: a network cut in two pure functions, and what an explanation returns.
+"""The one protocol: a network cut into two pure functions, and what an explanation returns.
 
-Axes are named the same everywhere: `b` images, `*space` the input's spatial axes (one for sound, two for
-images, three for video and volumes), `*grid` the spatial axes at the target layer, `c` its channels,
-`c_in` the input's channels, `n` classes.
+Every file gives axes the same names: `b` images; `*space` the spatial axes of the input (one for sound, two for
+images, three for video and volumes); `*grid` the spatial axes at the target layer; `c` the channels there; `c_in` the
+channels of the input; `n` classes.
 """
 
 import dataclasses
@@ -16,45 +16,25 @@ Params = Any
 """A network's parameters: any pytree of arrays."""
 
 Carry = Any
-"""What the head needs besides the activations: `()` for a plain CNN, else any pytree of arrays."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Sections:
-    """A network cut where many passes can share work: after its first, linear layer and before its last layers.
-
-    `late(params, early(params, stem(params, images)))` is the whole network. Because `stem` is linear, the response to
-    X + s·Z is stem(X) + s·stem(Z), whatever the number of X and s that share a Z. On a CPU `early`, whose arrays are
-    large, is run on as few inputs as its cache holds, `late`, whose parameters are read anew at every call, on a whole
-    chunk of them.
-
-    Attributes:
-        stem: `(params, images [m, *space, c_in]) -> responses [m, ...]`, linear in the images: no bias.
-        early: `(params, responses [m, ...]) -> features [m, ...]`, small ones: those of a chunk are held at once.
-        late: `(params, features [m, ...]) -> logits [m, n]`.
-    """
-
-    stem: Callable[[Params, Array], Array]
-    early: Callable[[Params, Array], Array]
-    late: Callable[[Params, Array], Array]
+"""What the head needs beside the activations: `()` for a plain CNN, else a pytree of arrays with leading axis b."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Apply:
-    """A network cut at its target layer: `features` up to it, `head` from it to the logits.
+    """A network cut at its target layer: `features` runs up to it, `head` runs from it to the logits.
 
-    `head(params, *features(params, images))` is the whole network, which calling the object runs. The
-    explicit cut is what lets a method differentiate the head, or re-run it on edited activations, without
-    hooks. An `Apply` is a static argument of `jax.jit`: give it functions that hash by value (module-level
-    functions, frozen dataclasses), so that two equal networks share one compilation.
+    `head(params, *features(params, images))` is the whole network; calling the object runs it. Because the cut is
+    explicit, a method can differentiate the head, or run it again on edited activations, without hooks. An `Apply` is
+    a static argument of `jax.jit`. So give it functions that hash by value (module-level functions, frozen
+    dataclasses): then two equal networks share one compilation.
 
     Attributes:
         features: `(params, images [b, *space, c_in]) -> (activations [b, *grid, c], carry)`.
-        head: `(params, activations [b, *grid, c], carry) -> logits [b, n]`. Images do not mix: logits of
-            image i depend on row i of the activations and of the carry alone.
-        sections: the network cut in three, where its first layer is linear; only speed depends on it.
-        for_cpu: `params -> params`, with which `features`, `head` and `sections` give the same numbers, but for
-            rounding, sooner on a CPU: for kernels that can be transformed once for thousands of passes.
+        head: `(params, activations [b, *grid, c], carry) -> logits [b, n]`. Images do not mix: the logits of image i
+            depend on row i of the activations and of the carry alone.
+        sections: optional, the network cut once more, for speed. It changes no number except by rounding.
+        for_cpu: optional, a faster form of `params` for CPUs: `params -> params`. `features`, `head` and `sections`
+            give the same outputs with it up to rounding. It is made once per call, before thousands of passes.
 
     Example:
         >>> import jax.numpy as jnp
@@ -66,7 +46,7 @@ class Apply:
 
     features: Callable[[Params, Array], tuple[Array, Carry]]
     head: Callable[[Params, Array, Carry], Array]
-    sections: Sections | None = None
+    sections: "Sections | None" = None
     for_cpu: Callable[[Params], Params] | None = None
 
     def __call__(self, params: Params, images: Float[Array, "b *space c_in"]) -> Float[Array, "b n"]:
@@ -75,16 +55,21 @@ class Apply:
 
 
 class Saliency(NamedTuple):
-    """What every method returns, in float32, never NaN.
+    """What every method returns, in float32 and finite.
+
+    `unit(M)` brings a map to [0, 1], U resizes it to the input's size. For the methods that weight channels,
+    `raw = Σ_k weights_k A_k` and `maps = unit(ReLU(U(raw)))`; a method that does otherwise says so.
 
     Attributes:
-        maps: the maps at the input's resolution, each in [0, 1]: `unit(ReLU(U(raw)))`.
-        raw: the map at the target layer's resolution (the input's, for methods that look at no layer), signed and
-            without normalisation, so that maps of different images can be compared: `Σ_k weights_k A_k`.
-        weights: the weight of every channel.
-        logits: the network's answer to the images as they are.
-        flat: true where the map is constant and so says nothing; `maps` is zero there.
-        passes: how many forward passes of the whole network each map took.
+        maps: the maps at the input's resolution [b, *space], in [0, 1].
+        raw: the maps before they are brought to [0, 1], signed, so that maps of different images can be compared. They
+            have the target layer's resolution [b, *grid], or the input's for methods that look at no layer.
+        weights: the weight of every channel [b, c]; 0 for methods that have no such weights.
+        logits: the logits of the images as they are [b, n]. Only these can be other than finite: they are what the
+            network said.
+        flat: true where the map says nothing [b]; `maps` is zero there. The map is constant, or the label is not a
+            class of the network, or something that the network computed was not finite.
+        passes: how many forward passes of the whole network each map took [b].
     """
 
     maps: Float[Array, "b *space"]
@@ -94,17 +79,27 @@ class Saliency(NamedTuple):
     flat: Bool[Array, " b"]
     passes: Int[Array, " b"]
 
+    def __repr__(self) -> str:
+        """Shapes, and no values: a terminal has no room for an image's."""
+
+        def shown(value: Any) -> str:
+            return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else repr(value)
+
+        return (
+            f"Saliency({', '.join(f'{name}={shown(value)}' for name, value in zip(self._fields, self, strict=True))})"
+        )
+
 
 class Batch(NamedTuple):
     """Images of a data set with what is known of them; NumPy arrays on the host, or JAX arrays.
 
     Attributes:
-        images: as the network takes them; zero where `mask` is false.
-        labels: the class index that the data set gives, -1 where it gives none.
-        boxes: k boxes an image, y0, x0, y1, x1 as shares of the input's height and width, in [0, 1] and of positive
-            area; a row of -1 holds no box.
-        ids: the image's position in the data set, -1 for padding. An image's noise hangs on it.
-        mask: false for the padding that fills the last batch, and for images that can't be read.
+        images: as the network takes them [b, *space, c_in]; zero where `mask` is false.
+        labels: the class index that the data set gives [b], -1 where it gives none.
+        boxes: k boxes per image [b, k, 4]: y0, x0, y1, x1 as shares of the input's height and width, in [0, 1] and of
+            positive area; a row of -1 holds no box.
+        ids: the image's position in the data set [b], -1 for padding. It seeds the image's noise.
+        mask: false for the padding that fills the last batch, and for images that cannot be read [b].
     """
 
     images: Float[Array | np.ndarray, "b *space c_in"]
@@ -171,3 +166,21 @@ class Batches(Protocol):
 
     def digest(self, number: int) -> str | None:
         """A hash of what batch `number` is read from; None: only reading it tells."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sections:
+    """A network cut before its last layers, so that many passes share work. Only speed depends on it.
+
+    `late(params, early(params, images))` is the whole network. On a CPU `early`, whose arrays are large, runs on few
+    inputs at once, as many as the cache holds; `late`, whose weights are large, runs on a whole chunk, which reads
+    them once.
+
+    Attributes:
+        early: `(params, images [m, *space, c_in]) -> features [m, ...]`. They must be small: a chunk's features stay
+            in memory.
+        late: `(params, features [m, ...]) -> logits [m, n]`.
+    """
+
+    early: Callable[[Params, Array], Array]
+    late: Callable[[Params, Array], Array]

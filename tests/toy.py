@@ -64,8 +64,8 @@ LINEAR = sscam.Apply(features, linear_head)
 
 
 def in_sections(sections: sscam.Sections, params, x):
-    """The whole network, by its three sections."""
-    return sections.late(params, sections.early(params, sections.stem(params, x)))
+    """The whole network, by its two sections."""
+    return sections.late(params, sections.early(params, x))
 
 
 def on_device(tree: dict[str, np.ndarray]) -> dict[str, jnp.ndarray]:

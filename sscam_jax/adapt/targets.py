@@ -47,7 +47,7 @@ def target(apply: Apply, params: Params, function: Callable[..., Array], *arrays
         [[0.0, 0.25, -0.25]]
     """
     cut = apply.sections
-    sections = cut and Sections(_Of(cut.stem), _Of(cut.early), _Then(cut.late, function))
+    sections = cut and Sections(_Of(cut.early), _Then(cut.late, function))
     for_cpu = apply.for_cpu and _ForCPU(apply.for_cpu)
     targeted = Apply(_Of(apply.features), _Then(all_outputs(apply.head), function), sections, for_cpu)
     return targeted, {"network": params, "target": arrays}

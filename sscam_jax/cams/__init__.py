@@ -5,17 +5,17 @@
 principal components; `blackbox` needs no layer; `controls` explain nothing. `compose` joins the maps of any of them.
 """
 
-from sscam_jax.cams._run import Cost, cost
 from sscam_jax.cams.ablation import ablation_cam, recipro_cam
 from sscam_jax.cams.blackbox import occlusion, rise
 from sscam_jax.cams.compose import over_augmentations, over_layers
 from sscam_jax.cams.controls import fake_cam, gaussian_map, mean_activation, random_map, uniform_map
+from sscam_jax.cams.cost import Cost, cost
 from sscam_jax.cams.eigen import eigen_cam, eigen_grad_cam
 from sscam_jax.cams.finer import finer_cam
 from sscam_jax.cams.gradient import cam, grad_cam, grad_cam_pp, hires_cam, layer_cam, xgrad_cam
 from sscam_jax.cams.group import group_cam
 from sscam_jax.cams.integrated import is_cam
-from sscam_jax.cams.presets import IS_CAM_PRESETS, SCORE_CAM_PRESETS, SS_CAM_PRESETS
+from sscam_jax.cams.presets import IS_CAM_PRESETS, SCORE_CAM_PRESETS, SS_CAM_PRESETS, Choices
 from sscam_jax.cams.score import score_cam, ss_cam
 from sscam_jax.cams.shapley import shapley_cam
 from sscam_jax.cams.smooth import smooth_grad_cam_pp
@@ -24,6 +24,7 @@ __all__ = [
     "IS_CAM_PRESETS",
     "SCORE_CAM_PRESETS",
     "SS_CAM_PRESETS",
+    "Choices",
     "Cost",
     "ablation_cam",
     "cam",

@@ -1,89 +1,49 @@
-"""Score-CAM, SS-CAM and IS-CAM in every preset, as one compiled function over the scoring core."""
+"""Score-CAM, SS-CAM and IS-CAM in every preset: channels as masks, their scores as weights.
 
-import functools
+for k, i in live channels × samples:                         # `_scores.walk`
+    S[k, i] = f^c(what the network says of X ⊙ H_k, noisy)   # `_masked_input`
+α_k = max_i or mean_i S[k, i]                                # `_reduced`
+L^c = ReLU(Σ_k α_k A_k)
+"""
+
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from sscam_jax import ops
-from sscam_jax.cams import _tap
-from sscam_jax.cams._probe import Probe, Progress, plan, score_channels
+from sscam_jax.cams import _scores, _tap
+from sscam_jax.cams._scores import Changed, Engine, Work
 from sscam_jax.cams.gradient import grad_cam_weights
-from sscam_jax.cams.presets import Choices, Score
+from sscam_jax.cams.presets import Choices
 from sscam_jax.types import Apply, Params, Saliency
 
 
-class Engine(NamedTuple):
-    """How the passes are run, which changes no number but for rounding; static."""
-
-    chunk_size: int
-    progress: Progress | None
-    platform: str
-    mesh: jax.sharding.Mesh | None
-
-    @property
-    def block(self) -> int:
-        """Inputs at once in the network's early layers, whose arrays are large: more fall out of a CPU's cache."""
-        return min(2, self.chunk_size) if self.platform == "cpu" else self.chunk_size
-
-
 class Traced(NamedTuple):
-    """The values that can change without a compilation; without noise only the baseline is read."""
+    """What can change without a compilation; None where the method makes no use of it."""
 
     baseline: Float[Array, "b *space c_in"] | None
-    key: Key[Array, ""]
-    ids: Int[Array, " b"]
     sigma: Float[Array, ""]
+    key: Key[Array, ""] | None
+    ids: Int[Array, " b"] | None
 
 
-def score_of(score: Score, logits: Float[Array, "m n"], labels: Int[Array, " m"]) -> Float[Array, " m"]:
-    """f^c of each row, in float32."""
-    logits = logits.astype(jnp.float32)
-    if callable(score):
-        return jax.vmap(score)(logits, labels).astype(jnp.float32)
-    if score == "probability":
-        logits = jax.nn.softmax(logits)
-    elif score == "log_probability":
-        logits = jax.nn.log_softmax(logits)
-    elif score == "sigmoid":
-        logits = jax.nn.sigmoid(logits)
-    return jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+class Image(NamedTuple):
+    """What the scoring of one image needs; with a leading axis b, of all images."""
+
+    image: Float[Array, "*space c_in"]
+    maps: Float[Array, "c *grid"]
+    live: Bool[Array, " c"]
+    samples: Int[Array, ""]
+    label: Int[Array, ""]
+    before: Int[Array, ""]
+    id: Int[Array, ""] | None
 
 
-def _noise_std(mode: str, sigma: Float[Array, ""], span: Float[Array, " p"]) -> Float[Array, " p"]:
-    """The noise's standard deviation for channels whose noisy quantity has range `span`; 0 where that is constant."""
-    safe = jnp.where(span == 0, 1.0, span)
-    std = {
-        "inverse_range_squared": (sigma / safe) ** 2,
-        "std": jnp.broadcast_to(sigma, span.shape),
-        "variance": jnp.broadcast_to(jnp.sqrt(sigma), span.shape),
-        "relative": sigma * span,
-    }[mode]
-    return jnp.where(span == 0, 0.0, std)
-
-
-def _steps(path: str, n_samples: int) -> Float[Array, " n"]:
-    """What each of N samples multiplies the masked input by: i/N, or the running sum of these."""
-    straight = jnp.arange(1, n_samples + 1, dtype=jnp.float32) / n_samples
-    return straight if path == "straight" else jnp.cumsum(straight)
-
-
-def _cast(leaf: Array, precision: str) -> Array:
-    """Floating point numbers in another precision; a network's integers, as those of positions, stay as they are."""
-    return leaf.astype(precision) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-
-def _times(factors: Float[Array, " p"], arrays: Float[Array, "q ..."]) -> Float[Array, "p ..."]:
-    """One factor for each row of `arrays`, or of its single row."""
-    return factors.reshape(-1, *[1] * (arrays.ndim - 1)) * arrays
-
-
-@functools.partial(jax.jit, static_argnums=(0, 5, 6))
 def scored(
     apply: Apply,
     params: Params,
@@ -99,60 +59,66 @@ def scored(
     prior = jnp.ones_like(activations[(slice(None), *[0] * (activations.ndim - 2))])
     if choices.prior == "grad_cam":
         prior = grad_cam_weights(apply, params, tapped)
-    # The maps that masks are made of: A_k, or α_k A_k. Channels lead, for they are what a chunk picks from.
+    # The maps that masks are made of: A_k, or α_k A_k. Channels lead, because they are what a chunk picks from.
     maps = jnp.moveaxis(activations, -1, 1)
     maps = maps * prior.reshape(*prior.shape, *[1] * (maps.ndim - 2))
-    live = maps.max(tuple(range(2, maps.ndim))) > maps.min(tuple(range(2, maps.ndim)))
-    n_samples = choices.n_samples
-    if choices.budget is not None:
-        n_samples, most = _spend(choices, live.shape[1])
-        variance = jnp.where(live, maps.var(tuple(range(2, maps.ndim))), -1.0)
-        live &= jnp.argsort(jnp.argsort(-variance)) < most
+    live, samples = _affordable(maps, choices)
+
     baselines = _baseline_scores(apply, params, images, tapped.labels, traced.baseline, choices)
+    passing = _in_precision(_scores.suited(apply, params, engine), choices)
+    forward = _scores.network_of(apply, passing)
+    chunks = _chunks(live, samples, choices, engine)
+    rows = Image(images, maps, live, samples, tapped.labels, jnp.cumsum(chunks) - chunks, traced.ids)
 
-    if engine.platform == "cpu" and apply.for_cpu is not None and choices.precision == "float32":
-        params = apply.for_cpu(params)
-    cut = plan(live.shape[1], n_samples, engine.chunk_size, engine.block, engine.mesh.size if engine.mesh else 1)
-    chunks = -(-live.sum(1, dtype=jnp.int32) // cut.channels) * (n_samples // cut.samples)
-    before = jnp.cumsum(chunks) - chunks
-
-    def one_image(row: dict[str, Any]) -> Float[Array, " c"]:
-        probe = _probe(apply, params, row, traced, choices, n_samples, engine.mesh)
-
+    def one_image(row: Image) -> Float[Array, " c"]:
         def tick(done: Int[Array, ""]) -> None:
             if engine.progress is not None:
-                jax.debug.callback(engine.progress, row["before"] + done, chunks.sum())
+                jax.debug.callback(engine.progress, row.before + done, chunks.sum())
 
-        scores = score_channels(probe, row["live"], n_samples, cut, tick)
-        return jnp.where(row["live"], scores - row["baseline"], 0.0)
+        work = Work(forward, choices.score, row.label, engine, tick)
+        return _channel_scores(row, traced, choices, work)
 
-    rows = dict(
-        image=images, maps=maps, live=live, label=tapped.labels, baseline=baselines, before=before, id=traced.ids
-    )
-    scores = jax.lax.map(one_image, rows)
-    if choices.channel_softmax:
-        # Eq. of Algorithm 1: over the channels that were scored; with none, the weights are all zero.
-        weights = jnp.where(live, jax.nn.softmax(scores, where=live | ~live.any(1, keepdims=True)), 0.0)
-    else:
-        weights = scores
+    scores = jnp.where(live, jax.lax.map(one_image, rows) - baselines[:, None], 0.0)
+    weights = _over_channels(scores, live) if choices.channel_softmax else scores
     if choices.prior_in_sum:
         weights = weights * prior
     raw = _tap.weighted_sum(weights, activations)
-    tried = n_samples + choices.second_pass
     others = 1 + (choices.baseline != "none" or traced.baseline is not None)
-    passes = live.sum(1, dtype=jnp.int32) * tried + others
-    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1], choices.normalize, passes)
+    passes = live.sum(1, dtype=jnp.int32) * (samples + int(choices.second_pass)) + others
+    return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1], choices.normalize, passes)
 
 
-def _spend(choices: Choices, n_channels: int) -> tuple[int, int]:
-    """How many samples and at most how many channels a budget of passes an image pays for: channels first.
+def _affordable(maps: Float[Array, "b c *grid"], choices: Choices) -> tuple[Bool[Array, "b c"], Int[Array, " b"]]:
+    """Which channels of each image are scored, and with how many samples each.
 
     Measured on real images (tests/bench/budget.py): one sample of many channels is nearer to the full map than many
     samples of few, and the channels of largest variance are the ones to keep.
     """
-    budget = choices.budget or 0
-    n_samples = min(choices.n_samples, max(1, budget // n_channels - choices.second_pass))
-    return n_samples, max(1, budget // (n_samples + choices.second_pass))
+    grid = tuple(range(2, maps.ndim))
+    live = maps.max(grid) > maps.min(grid)
+    samples = jnp.full(maps.shape[0], choices.n_samples, jnp.int32)
+    if choices.budget is None:
+        return live, samples
+    rounds = choices.budget // jnp.maximum(live.sum(1, dtype=jnp.int32), 1) - int(choices.second_pass)
+    samples = jnp.clip(rounds, 1, choices.n_samples)
+    most = choices.budget // (samples + int(choices.second_pass))
+    rank = jnp.argsort(jnp.argsort(-jnp.where(live, maps.var(grid), -1.0)))
+    return live & (rank < most[:, None]), samples
+
+
+def _chunks(live: Bool[Array, "b c"], samples: Int[Array, " b"], choices: Choices, engine: Engine) -> Int[Array, " b"]:
+    """How many chunks each image takes, as the first device sees them."""
+    each = engine.chunk_size // engine.block * engine.block * engine.devices
+    n_live = live.sum(1, dtype=jnp.int32)
+    return -(-(n_live * samples) // each) + (-(-n_live // each) if choices.second_pass else 0)
+
+
+def _in_precision(params: Params, choices: Choices) -> Params:
+    """The parameters in the precision of the passes; integers, as those of positions, stay as they are."""
+    if choices.precision is None:
+        return params
+    dtype = jnp.dtype(choices.precision)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, params)
 
 
 def _baseline_scores(
@@ -163,113 +129,118 @@ def _baseline_scores(
     baseline: Float[Array, "b *space c_in"] | None,
     choices: Choices,
 ) -> Float[Array, " b"]:
-    """f^c(X_b) of each image, 0 for none."""
+    """f^c(X_b) of each image; 0 where there is no baseline."""
     if baseline is None:
         if choices.baseline == "none":
             return jnp.zeros(images.shape[0], jnp.float32)
         inputs: dict[str, Callable[[Array], Array]] = dict(zeros=jnp.zeros_like, blur=ops.blur, image=jnp.asarray)
-        baseline = inputs[choices.baseline](images)
-    return score_of(choices.score, apply(params, baseline), labels)
+        baseline = inputs[str(choices.baseline)](images)
+    return _scores.score_of(choices.score, apply(params, baseline), labels)
 
 
-def _probe(
-    apply: Apply,
-    params: Params,
-    row: dict[str, Any],
-    traced: Traced,
-    choices: Choices,
-    n_samples: int,
-    mesh: jax.sharding.Mesh | None,
-) -> Probe:
-    """How one image's channels are masked, made noisy, scored and reduced."""
-    image, maps = row["image"], row["maps"]
-    space = image.shape[:-1]
-    if choices.precision != "float32":
-        params = jax.tree.map(lambda leaf: _cast(leaf, choices.precision), params)
-    sections = apply.sections
-    # Common noise through a linear first layer: it answers to masked input and noise apart, once each, not once a pair.
-    stem = sections.stem if sections and choices.noise == "common" and choices.noise_on is not None else None
+def _channel_scores(row: Image, traced: Traced, choices: Choices, work: Work) -> Float[Array, " c"]:
+    """The score of each live channel of one image."""
+    n_samples, most = choices.n_samples, choices.budget
+    changed = _masked_input(row, traced, choices)
+    table = _scores.scores(changed, work, row.live, n_samples=n_samples, samples=row.samples, most=most)
+    scores = _reduced(table, row.samples, choices.reduce)
+    if not choices.second_pass:
+        return scores
+    # Algorithm 1: what counts is the score of the mask scaled by the reduced score of its samples.
+    quiet = _masked_input(row, traced, dataclasses.replace(choices, noise_on=None))
+    after = work._replace(tick=lambda done: work.tick(done + _chunks_before(row, choices, work.engine)))
+    again = _scores.scores(
+        lambda channel, sample: (scores[channel] * quiet(channel, sample).astype(jnp.float32)).astype(row.image.dtype),
+        after,
+        row.live,
+        most=most,
+    )
+    return again[:, 0]
 
-    def masks(channels: Int[Array, " p"]) -> Float[Array, "p *space"]:
-        picked = maps[channels]
-        if choices.noise_on == "activation":
-            return ops.resize(picked, space)
-        if choices.normalize == "before_resize":
-            return ops.resize(ops.unit(picked), space)
-        return ops.unit(ops.resize(picked, space))
 
-    def masked(planes: Float[Array, "p *space"]) -> Float[Array, "p *space c_in"]:
-        return image[None] * planes[..., None]
+def _chunks_before(row: Image, choices: Choices, engine: Engine) -> Int[Array, ""]:
+    """How many chunks of an image come before its second pass."""
+    first = dataclasses.replace(choices, second_pass=False)
+    return _chunks(row.live[None], row.samples[None], first, engine)[0]
 
-    def spread(inputs: Float[Array, "p ..."]) -> Float[Array, "p ..."]:
-        """The chunk's channels divided among the devices."""
-        if mesh is None:
-            return inputs
-        return jax.lax.with_sharding_constraint(inputs, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
 
-    def respond(inputs: Float[Array, "m *space c_in"]) -> Float[Array, "m ..."]:
-        """What is scored of network inputs: themselves, or the stem's response to them."""
-        inputs = inputs.astype(choices.precision)
-        return inputs if stem is None else stem(params, inputs)
+def _reduced(table: Float[Array, "c n"], samples: Int[Array, ""], reduce: str) -> Float[Array, " c"]:
+    """The maximum or the mean of the samples that were scored."""
+    there = jnp.arange(table.shape[1], dtype=jnp.int32)[None] < samples
+    if reduce == "max":
+        return jnp.where(there, table, -jnp.inf).max(1)
+    return jnp.where(there, table, 0.0).sum(1) / samples.astype(jnp.float32)
 
-    def prepare(channels: Int[Array, " p"]) -> dict[str, Array]:
-        mask = spread(masks(channels))
-        prepared = dict(mask=mask)
-        if choices.noise_on is not None:
-            noisy = masked(mask) if choices.noise_on == "masked_input" else mask
-            prepared["std"] = _noise_std(choices.sigma_mode, traced.sigma, ops.value_range(noisy))
-        if stem is not None:
-            prepared["response"] = respond(masked(mask))
-        return prepared
 
-    shape = image.shape if choices.noise_on == "masked_input" else space
+def _over_channels(scores: Float[Array, "b c"], live: Bool[Array, "b c"]) -> Float[Array, "b c"]:
+    """The softmax of Algorithm 1, over the channels that were scored; with none, all weights are zero."""
+    return jnp.where(live, jax.nn.softmax(scores, where=live | ~live.any(1, keepdims=True)), 0.0)
 
-    def gaussian(key: Key[Array, ""], sample: Int[Array, ""]) -> Float[Array, "*space c_in"]:
-        """What is added to X ⊙ H per unit of the noise's standard deviation."""
-        # Drawn flat, which changes no number: XLA's loops on CPUs are slow where the last axis is three colours.
-        noise = jax.random.normal(jax.random.fold_in(key, sample), (math.prod(shape),), jnp.float32).reshape(shape)
-        return noise if choices.noise_on == "masked_input" else image * noise[..., None]
 
-    over_samples = jax.vmap(gaussian, in_axes=(None, 0))
-    if stem is not None:
-        # All N at once, so that memory grows with N: every channel needs them, and drawn again for each
-        # chunk of a few channels they would cost what they save.
-        every = jnp.arange(n_samples, dtype=jnp.int32)
-        responses = jax.lax.map(lambda sample: respond(gaussian(traced.key, sample)[None])[0], every)
+def _masked_input(row: Image, traced: Traced, choices: Choices) -> Changed:
+    """(channel k, sample i) -> X ⊙ H_k, with noise (Eq. 11 and 15), or scaled along IS-CAM's path."""
+    space, dtype = row.image.shape[:-1], row.image.dtype
+    passing = dtype if choices.precision is None else jnp.dtype(choices.precision)
+    image = row.image.astype(ops.wide(dtype))
 
-    def draw(prepared: Any, channels: Int[Array, " p"], samples: Int[Array, " s"]) -> Float[Array, "p s ..."]:
+    def one(channel: Int[Array, ""], sample: Int[Array, ""]) -> Float[Array, "*space c_in"]:
+        plane = _mask(row.maps[channel], space, choices)
+        masked = _scores.times(image, plane)
+        if choices.path is not None:
+            masked = masked * _steps(choices.path, choices.n_samples)[sample].astype(image.dtype)
         if choices.noise_on is None:
-            quiet = masked(prepared["mask"])
-            if choices.path is None:
-                return respond(quiet)[:, None]
-            steps = _steps(choices.path, choices.n_samples)[samples]
-            return spread(jax.vmap(lambda step: respond(step * quiet), out_axes=1)(steps))
-        if stem is not None:
-            quiet, std = prepared["response"][:, None], prepared["std"].astype(choices.precision)
-            return spread(quiet + _times(std, responses[samples][None]))
-        if choices.noise == "common":
-            noise = over_samples(traced.key, samples)[None]
-        else:
-            own = jax.random.fold_in(traced.key, row["id"])
-            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(own, channels)
-            noise = jax.vmap(over_samples, in_axes=(0, None))(keys, samples)
-        noisy = masked(prepared["mask"])[:, None] + _times(prepared["std"], noise)
-        return spread(noisy.astype(choices.precision))
+            return masked.astype(passing)
+        noisy = masked if choices.noise_on == "masked_input" else plane
+        std = _noise_std(choices.sigma_mode, traced.sigma, ops.value_range(noisy[None])[0])
+        noise = std * _gaussian(_noise_key(traced, row.id, channel, sample, choices), noisy.shape)
+        if choices.noise_on == "masked_input":
+            return (masked + noise.astype(masked.dtype)).astype(passing)
+        return _scores.times(image, plane + noise).astype(passing)
 
-    def early(inputs: Float[Array, "m ..."]) -> Float[Array, "m ..."]:
-        """The features that the late part takes; the logits, where the network offers no sections."""
-        if sections is None:
-            return apply(params, inputs)
-        return sections.early(params, sections.stem(params, inputs) if stem is None else inputs)
+    return one
 
-    def score(features: Float[Array, "m ..."]) -> Float[Array, " m"]:
-        logits = features if sections is None else sections.late(params, features)
-        return score_of(choices.score, logits, jnp.broadcast_to(row["label"], logits.shape[:1]))
 
-    def reduce(scores: Float[Array, "p n"]) -> Float[Array, " p"]:
-        return scores.max(1) if choices.reduce == "max" else scores.mean(1)
+def _mask(activation: Float[Array, "*grid"], space: tuple[int, ...], choices: Choices) -> Float[Array, "*space"]:
+    """H_k = s(U(A_k)) of one channel (Eq. 8 and 12)."""
+    maps = activation[None]
+    if choices.noise_on == "activation":
+        return ops.resize(maps, space)[0]
+    if choices.normalize == "before_resize":
+        return ops.resize(ops.unit(maps), space)[0]
+    return ops.unit(ops.resize(maps, space))[0]
 
-    def again(prepared: Any, reduced: Float[Array, " p"]) -> Float[Array, "p ..."]:
-        return respond(_times(reduced, masked(prepared["mask"])))
 
-    return Probe(prepare, draw, early, score, reduce, again if choices.second_pass else None)
+def _noise_key(
+    traced: Traced, image_id: Int[Array, ""] | None, channel: Int[Array, ""], sample: Int[Array, ""], choices: Choices
+) -> Key[Array, ""]:
+    """The key of one sample's noise, of nothing but the key and these three numbers."""
+    key = traced.key
+    assert key is not None and image_id is not None, "only methods that take a key have noise"
+    if choices.noise == "independent":
+        key = jax.random.fold_in(jax.random.fold_in(key, image_id), channel)
+    return jax.random.fold_in(key, sample)
+
+
+def _gaussian(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "*shape"]:
+    """Noise of standard deviation 1."""
+    # Drawn flat, which changes no number: XLA's loops on CPUs are slow where the last axis is three colours.
+    return jax.random.normal(key, (math.prod(shape),), jnp.float32).reshape(shape)
+
+
+def _noise_std(mode: str, sigma: Float[Array, ""], span: Float[Array, ""]) -> Float[Array, ""]:
+    """The noise's standard deviation where the noisy quantity has range `span`; 0 where that is constant."""
+    span = span.astype(jnp.float32)
+    safe = jnp.where(span == 0, 1.0, span)
+    std = {
+        "inverse_range_squared": (sigma / safe) ** 2,
+        "std": sigma,
+        "variance": jnp.sqrt(sigma),
+        "relative": sigma * span,
+    }[mode]
+    return jnp.where(span == 0, 0.0, std)
+
+
+def _steps(path: str, n_samples: int) -> Float[Array, " n"]:
+    """What each of N samples multiplies the masked input by: i/N, or the running sum of these."""
+    straight = jnp.arange(1, n_samples + 1, dtype=jnp.float32) / n_samples
+    return straight if path == "straight" else jnp.cumsum(straight)

@@ -1,196 +1,182 @@
-"""Running the compiled core: on which devices, in chunks of what size, and what it will cost."""
+"""Running the scoring methods: on which devices, and in chunks of what size."""
 
+import dataclasses
 import functools
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from sscam_jax.cams import _scores, _tap
-from sscam_jax.cams._masks import Engine, Traced, scored
-from sscam_jax.cams._probe import Progress
+from sscam_jax.cams._masks import Traced, scored
+from sscam_jax.cams._scores import AXIS, Engine, Progress
 from sscam_jax.cams._tap import Labels
-from sscam_jax.cams.presets import ALLOWED, Choices
+from sscam_jax.cams.presets import ALLOWED, Choices, Score
 from sscam_jax.types import Apply, Params, Saliency
 
-# On a CPU, more inputs at once make the late layers no faster; an accelerator is full long before 512.
+# On a CPU, more inputs at once make the late layers no faster. An accelerator is full long before 512.
 _CPU_CHUNK, _UNKNOWN_CHUNK, _LARGEST_CHUNK = 16, 64, 512
+
+# Bytes of a block's largest array that a CPU's cache holds beside the weights (docs/speed.md has the measurement). Two
+# inputs together are faster than two single ones even where they overflow it.
+_CACHE, _SMALLEST_BLOCK = 1 << 20, 2
+
+# The chunk that was found to fit, per network, shape of the images and kind of device: found once, not at every call.
+_fitting: dict[Any, int] = {}
+
+Compiled = Callable[..., Saliency]
+"""(apply, params, images, labels, traced, choices, engine) -> `Saliency`; apply, choices and engine are static."""
 
 
 def auto_chunk(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) -> int:
-    """Network inputs at once for this device: 16 on CPU, else what fits in half of the memory, a power of two."""
+    """Network inputs at once for this device: 16 on a CPU, else a power of two that fits in half of the memory."""
     device = jax.devices()[0]
     if device.platform == "cpu":
         return _CPU_CHUNK
     memory = (device.memory_stats() or {}).get("bytes_limit", 0)
     if not memory:
         return _UNKNOWN_CHUNK
-    jaxpr = jax.make_jaxpr(apply)(params, images[:1])
-    largest = max(variable.aval.size for equation in jaxpr.jaxpr.eqns for variable in equation.outvars)
     # A layer's input and output, the noisy inputs and the compiler's workspace live at once.
-    fitting = max(1, memory // 2 // (4 * 4 * largest))
+    fitting = max(1, memory // 2 // (4 * _largest(apply, params, images)))
     return min(_LARGEST_CHUNK, 1 << (int(fitting).bit_length() - 1))
 
 
-def explain(
+def _largest(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) -> int:
+    """Bytes of the largest array, per image, between a network's operations."""
+    leaves, treedef = jax.tree.flatten((params, images[:1]))
+    return _largest_of(apply, treedef, tuple(jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves))
+
+
+@functools.lru_cache(maxsize=256)
+def _largest_of(apply: Apply, treedef: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> int:
+    params, images = jax.tree.unflatten(treedef, leaves)
+
+    def largest(jaxpr: Any) -> int:
+        inner = [value for equation in jaxpr.eqns for value in equation.params.values()]
+        closed = [largest(value.jaxpr) for value in inner if hasattr(value, "jaxpr")]
+        made = [variable.aval for equation in jaxpr.eqns for variable in equation.outvars]
+        return max([aval.size * aval.dtype.itemsize for aval in made if hasattr(aval, "size")] + closed, default=1)
+
+    return largest(jax.make_jaxpr(apply)(params, images).jaxpr)
+
+
+def engine_for(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    chunk_size: int,
+    devices: Sequence[jax.Device] | None,
+    progress: Progress | None = None,
+) -> Engine:
+    """How the passes of a network are run on these devices."""
+    cpu = (jax.default_backend() if devices is None else devices[0].platform) == "cpu"
+    block = chunk_size
+    if cpu:
+        block = min(chunk_size, max(_SMALLEST_BLOCK, _CACHE // _largest(apply, params, images)))
+    return Engine(chunk_size, block, len(devices or (0,)), cpu, progress)
+
+
+def masked(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
     labels: Labels,
-    values: dict[str, Any],
-    chunk_size: int | None,
-    progress: Progress | None,
-    devices: Sequence[jax.Device] | None,
+    choices: Choices,
+    key: Key[Array, ""] | None = None,
+    ids: Int[Array, " b"] | None = None,
+    **how: Any,
 ) -> Saliency:
-    """Score-CAM, SS-CAM and IS-CAM: check their own arguments, then run the compiled core.
-
-    `values` are the fields of `Choices` and `Traced`.
-    """
-    baseline = values.pop("baseline")
+    """Score-CAM, SS-CAM and IS-CAM: check what depends on the images, then run the compiled core."""
+    labels = _tap.checked(apply, params, images, labels)
+    _scores.check_score(choices.score, _tap.shapes(apply, params, images).logits.shape[1])
+    sigma = _tap.scalar("sigma", choices.sigma, lowest=0.0)
     image = None
-    if not isinstance(baseline, str):
-        image = jnp.asarray(baseline, images.dtype)
+    if not isinstance(choices.baseline, str):
+        image = jnp.asarray(choices.baseline, images.dtype)
         if image.shape not in (images.shape, images.shape[1:]):
             raise ValueError(
                 f"baseline has shape {image.shape}, expected {images.shape[1:]} or {images.shape}, or one of "
                 f"{', '.join(map(repr, ALLOWED['baseline']))}"
             )
-        image, baseline = jnp.broadcast_to(image, images.shape), "none"
-    key, ids, sigma = (values.pop(name) for name in ("key", "ids", "sigma"))
-    ids = _tap.checked_ids(ids, images)
-    labels = _tap.checked(apply, params, images, labels)
-    if values["score"] in ("probability", "log_probability") and _tap.classes(apply, params, images) == 1:
-        raise ValueError(
-            f"score={values['score']!r} of a network with a single logit is the same for every input; choose from "
-            "'logit', 'sigmoid'"
-        )
-    traced = Traced(image, key, ids, jnp.asarray(sigma, jnp.float32))
-    choices = Choices(baseline=baseline, **values)
-    return run(scored, apply, params, images, labels, traced, choices, chunk_size, devices, progress)
+        image = jnp.broadcast_to(image, images.shape)
+    if key is not None:
+        _tap.check_key(key)
+        ids = _tap.checked_ids(ids, images)
+    static = dataclasses.replace(choices, sigma=0.0, baseline="none" if image is not None else choices.baseline)
+    return run(scored, apply, params, images, labels, Traced(image, sigma, key, ids), static, **how)
 
 
-def run(
-    compiled: Callable[..., Saliency],
+def run_scored(
+    compiled: Compiled,
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
     labels: Labels,
     traced: Any,
+    choices: tuple[Score, Any],
+    **how: Any,
+) -> Saliency:
+    """`run` for the methods whose choices are (score, others)."""
+    checked = _tap.checked(apply, params, images, labels)
+    _scores.check_score(choices[0], _tap.shapes(apply, params, images).logits.shape[1])
+    return run(compiled, apply, params, images, checked, traced, choices, **how)
+
+
+def run(
+    compiled: Compiled,
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Int[Array, " b"] | None,
+    traced: Any,
     choices: Any,
+    *,
     chunk_size: int | None,
     devices: Sequence[jax.Device] | None,
     progress: Progress | None = None,
 ) -> Saliency:
-    """Check what depends on the images, then run `compiled`; out of memory halves the chunk.
-
-    `compiled` takes (apply, params, images, labels, traced, choices, engine), of which apply, choices and engine are
-    static.
-    """
-    checked = _tap.checked(apply, params, images, labels)
-    if chunk_size is None:
-        chunk_size = auto_chunk(apply, params, images)
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size} is too small, expected at least 1")
-    arguments = (params, images, checked, traced)
-    mesh, platform = None, jax.default_backend()
+    """Run `compiled` on checked arguments, and wait for it: out of memory halves the chunk and tries again."""
+    _tap.at_least_one(chunk_size=chunk_size)
+    wanted = auto_chunk(apply, params, images) if chunk_size is None else chunk_size
+    arguments: Any = (params, images, labels, traced)
+    mesh = None
     if devices is not None:
-        platform = devices[0].platform
-        mesh = Mesh(np.array(devices), ("inputs",))
+        mesh = Mesh(np.array(devices), (AXIS,))
         arguments = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
+    place = (apply, images.shape, images.dtype, jax.devices()[0].device_kind if mesh is None else mesh)
+    chunk = min(wanted, _fitting.get(place, wanted))
     while True:
+        engine = engine_for(apply, params, images, chunk, devices, progress)
         try:
-            saliency = compiled(apply, *arguments, choices, Engine(chunk_size, progress, platform, mesh))
+            saliency = _compiled(compiled, apply, mesh, choices, engine, *arguments)
             # Where the call is being traced there is nothing to wait for, and nothing to catch.
             return saliency if isinstance(saliency.maps, jax.core.Tracer) else jax.block_until_ready(saliency)
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or chunk_size == 1:
+            if "RESOURCE_EXHAUSTED" not in str(error) or chunk == 1:
                 raise
-            chunk_size //= 2
-            warnings.warn(f"out of memory: going on with chunk_size={chunk_size}", RuntimeWarning, stacklevel=4)
+            chunk //= 2
+            _fitting[place] = chunk
+            warnings.warn(f"out of memory: going on with chunk_size={chunk}", RuntimeWarning, stacklevel=4)
 
 
-class Cost(NamedTuple):
-    """What maps will cost, for Score-CAM and SS-CAM together with what they share.
-
-    Attributes:
-        passes: forward passes of the network, all images together.
-        seconds: what these passes take here, in chunks, without compilation, masks and noise.
-        bytes: the memory that a chunk's pass takes on a device, parameters included; None where it does not say.
-    """
-
-    passes: int
-    seconds: float
-    bytes: int | None
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _compiled(
+    compiled: Compiled, apply: Apply, mesh: Mesh | None, choices: Any, engine: Engine, *arguments: Any
+) -> Saliency:
+    function = functools.partial(_with_statics, compiled, apply, choices, engine)
+    if mesh is None:
+        return function(*arguments)
+    # Every device does the single passes itself and its share of the many: they meet once per image.
+    everywhere = PartitionSpec()
+    return jax.shard_map(function, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)(*arguments)
 
 
-def cost(
-    apply: Apply,
-    params: Params,
-    images: Float[Array, "b *space c_in"],
-    *,
-    n_samples: int = 1,
-    chunk_size: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
-) -> Cost:
-    """Passes, seconds and memory of `score_cam` (N = 1) or `ss_cam` before it runs: one chunk is run and timed.
-
-    passes = Σ_images (1 + N · channels that are not constant). A baseline adds one pass an image, a second pass one a
-    channel.
-
-    Args:
-        apply: the network, cut at the target layer.
-        params: its parameters.
-        images: [b, *space, c_in], as the network takes them.
-        n_samples: N.
-        chunk_size: as it will be run.
-        devices: as it will be run.
-
-    Returns:
-        The `Cost`.
-
-    Raises:
-        ValueError: the shapes do not fit.
-
-    Example:
-        >>> apply = Apply(features=lambda params, x: (x, ()),
-        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
-        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(3.0)  # the second channel is constant
-        >>> cost(apply, jnp.eye(2), images, n_samples=10).passes
-        11
-    """
-    _tap.checked(apply, params, images, None)
-    chunk = auto_chunk(apply, params, images) if chunk_size is None else chunk_size
-    activations, _ = apply.features(params, images)
-    axes = tuple(range(1, activations.ndim - 1))
-    passes = int((activations.max(axes) > activations.min(axes)).sum()) * n_samples + images.shape[0]
-    mesh, platform = None, jax.default_backend()
-    arguments = (params, images[0])
-    if devices is not None:
-        mesh, platform = Mesh(np.array(devices), ("inputs",)), devices[0].platform
-        arguments = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
-    engine = Engine(chunk, None, platform, mesh)
-    count = chunk * len(devices or (0,))
-
-    def chunk_scores(params: Params, image: Float[Array, "*space c_in"]) -> Float[Array, " p"]:
-        def changed(indices: Int[Array, " p"]) -> Float[Array, "p *space c_in"]:
-            return jax.vmap(lambda index: image * index)(indices.astype(image.dtype))
-
-        forward = _scores.network_of(apply, params)
-        return _scores.scores(changed, forward, "logit", jnp.int32(0), jnp.ones(count, bool), engine)
-
-    # Once a run, whatever the passes: not part of a chunk's time.
-    suited = jax.jit(functools.partial(_scores.suited, apply, engine=engine))(arguments[0])
-    compiled = jax.jit(chunk_scores).lower(suited, arguments[1]).compile()
-    jax.block_until_ready(compiled(suited, arguments[1]))
-    began = time.perf_counter()
-    jax.block_until_ready(compiled(suited, arguments[1]))
-    seconds = (time.perf_counter() - began) / count * passes
-    sizes = compiled.memory_analysis()
-    memory = sizes and sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
-    return Cost(passes, seconds, memory)
+def _with_statics(
+    compiled: Compiled, apply: Apply, choices: Any, engine: Engine, params: Params, *arguments: Any
+) -> Saliency:
+    return compiled(apply, params, *arguments, choices, engine)

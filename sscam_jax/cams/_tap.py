@@ -1,13 +1,14 @@
-"""What every method does first and last: check and tap the network, and turn a raw map into a `Saliency`."""
+"""What every method does first and last: check the arguments, run the network once, assemble the `Saliency`."""
 
 import functools
+import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Integer, Key
+from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
 from sscam_jax import ops
 from sscam_jax.types import Apply, Carry, Params, Saliency
@@ -22,58 +23,160 @@ class Tapped(NamedTuple):
     carry: Carry
     logits: Float[Array, "b n"]
     labels: Int[Array, " b"]
+    known: Bool[Array, " b"]
+    """Whether the label is a class of the network, which only values that are not traced are checked for."""
 
 
-@functools.lru_cache(maxsize=256)
-def _shapes(apply: Apply, treedef: Any, leaves: tuple[tuple[tuple[int, ...], Any], ...]) -> tuple[Any, Any]:
-    params, images = jax.tree.unflatten(treedef, [jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
-    activations, carry = jax.eval_shape(apply.features, params, images)
-    return activations, jax.eval_shape(apply.head, params, activations, carry)
+class Shapes(NamedTuple):
+    """What a network makes of images of one shape."""
 
-
-def _shapes_of(apply: Apply, params: Params, images: Array) -> tuple[Any, Any]:
-    """Shapes of the activations and the logits."""
-    leaves, treedef = jax.tree.flatten((params, images))
-    return _shapes(apply, treedef, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves))
-
-
-def classes(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) -> int:
-    """How many logits the network has."""
-    return _shapes_of(apply, params, images)[1].shape[-1]
+    activations: jax.ShapeDtypeStruct
+    logits: jax.ShapeDtypeStruct
 
 
 def checked(
     apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels
 ) -> Int[Array, " b"] | None:
     """Check that network, images and labels fit together, before anything is computed; labels as int32."""
+    _check_kinds(apply, params, images)
+    n_classes = shapes(apply, params, images).logits.shape[1]
+    if labels is None:
+        return None
+    if not isinstance(labels, jax.Array):
+        labels = np.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"labels have dtype {labels.dtype}, expected integer class indices")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"labels have shape {labels.shape}, expected {images.shape[:1]}: one class index per image")
+    if not isinstance(labels, jax.core.Tracer):
+        # NumPy, because under an outer jax.jit even a concrete array's operations are traced.
+        wrong = sorted({int(label) for label in np.asarray(labels) if not 0 <= label < n_classes})
+        if wrong:
+            raise ValueError(f"labels {wrong} are not classes of this network; choose from 0 to {n_classes - 1}")
+    return jnp.asarray(labels, jnp.int32)
+
+
+def _check_kinds(apply: Any, params: Any, images: Any) -> None:
+    """The commonest mistakes, each with its remedy."""
+    if isinstance(params, Apply):
+        raise ValueError("apply and params are in each other's place, expected (apply, params, images, labels)")
+    if not isinstance(apply, Apply):
+        raise ValueError(
+            f"apply is a {type(apply).__name__}, expected an sscam_jax.Apply: sscam_jax.adapt makes one from a module "
+            "of Flax, Equinox or Haiku, and Apply(features, head) from two functions"
+        )
+    if isinstance(images, (str, pathlib.PurePath)) or not hasattr(images, "ndim"):
+        raise ValueError(
+            f"images are a {type(images).__name__}, expected an array [b, *space, c_in]: sscam_jax.preprocess makes "
+            "one from paths and PIL images, jnp.stack from a list of arrays"
+        )
     if images.ndim < 3 or images.shape[0] == 0:
         raise ValueError(
             f"images have shape {images.shape}, expected [b, *space, c_in] with b ≥ 1 and at least one spatial axis: "
             "a single image is images[None]"
         )
-    activations, logits = _shapes_of(apply, params, images)
-    if activations.ndim != images.ndim or activations.shape[0] != images.shape[0]:
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"images have dtype {images.dtype}, expected floating point numbers as the network takes them: "
+            "sscam_jax.preprocess makes them from photographs; pixels of 0 to 255 by hand are "
+            "(images / 255 - mean) / std"
+        )
+
+
+def shapes(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) -> Shapes:
+    """The shapes of activations and logits, checked.
+
+    Raises:
+        ValueError: the network does not take these images, or does not keep to the protocol.
+    """
+    try:
+        (activations, carry), logits = _shapes_of(apply, params, images)
+    except Exception as error:
+        if remedy := _remedy(apply, params, images):
+            raise ValueError(f"the network does not take images of shape {images.shape}: {remedy}") from error
+        raise
+    b, rank = images.shape[0], images.ndim
+    if activations.ndim != rank or activations.shape[0] != b:
         raise ValueError(
             f"apply.features gives activations of shape {activations.shape} for images of shape {images.shape}, "
-            f"expected [{images.shape[0]}, *grid, c] with {images.ndim - 2} spatial axes: cut the network where "
-            "it still has them"
+            f"expected [{b}, *grid, c] with {rank - 2} spatial axes: cut the network where it still has them"
         )
-    if logits.ndim != 2 or logits.shape[0] != images.shape[0]:
-        raise ValueError(f"apply.head gives shape {logits.shape}, expected logits [{images.shape[0]}, n]")
-    if labels is None:
-        return None
-    if not isinstance(labels, jax.Array):
-        labels = np.asarray(labels)
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"labels have dtype {labels.dtype}, expected integer class indices")
-    if labels.shape != images.shape[:1]:
-        raise ValueError(f"labels have shape {labels.shape}, expected {images.shape[:1]}: one class index an image")
-    if not isinstance(labels, jax.core.Tracer):
-        # NumPy, because under an outer jax.jit even a concrete array's operations are traced.
-        wrong = sorted({int(label) for label in np.asarray(labels) if not 0 <= label < logits.shape[1]})
-        if wrong:
-            raise ValueError(f"labels {wrong} are not classes of this network; choose from 0 to {logits.shape[1] - 1}")
-    return jnp.asarray(labels, jnp.int32)
+    for leaf in jax.tree.leaves(carry):
+        if leaf.shape[:1] != (b,):
+            raise ValueError(f"apply.features gives a carry with an array of shape {leaf.shape}, expected [{b}, ...]")
+    if logits.ndim != 2 or logits.shape[0] != b:
+        raise ValueError(f"apply.head gives shape {logits.shape}, expected logits [{b}, n]")
+    return Shapes(activations, logits)
+
+
+def _remedy(apply: Apply, params: Params, images: Array) -> str | None:
+    """How the images must be turned for the network to take them, if that is what is wrong."""
+    turned = {
+        "a single image is images[None]": lambda x: x[None],
+        "channels come last: jnp.moveaxis(images, 1, -1)": lambda x: jnp.moveaxis(x, 1, -1),
+        "channels come last: jnp.moveaxis(image, 0, -1)[None]": lambda x: jnp.moveaxis(x, 0, -1)[None],
+    }
+    for remedy, turn in turned.items():
+        try:
+            _shapes_of(apply, params, jax.eval_shape(turn, images))
+        except Exception:  # whatever it raises, this was not the remedy
+            continue
+        return remedy
+    return None
+
+
+def _shapes_of(apply: Apply, params: Params, images: Any) -> tuple[Any, Any]:
+    """Shapes of what `features` gives, and of the logits."""
+    leaves, treedef = jax.tree.flatten((params, images))
+    return _traced_shapes(apply, treedef, tuple(map(_shape_of, leaves)))
+
+
+def _shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    """A leaf's shape and dtype, and its sharding where that is part of its type."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    kind = jax.typeof(leaf)
+    mesh = getattr(kind.sharding, "mesh", None)
+    explicit = mesh is not None and not mesh.empty and jax.sharding.AxisType.Explicit in mesh.axis_types
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype, sharding=kind.sharding if explicit else None)
+
+
+@functools.lru_cache(maxsize=256)
+def _traced_shapes(apply: Apply, treedef: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> tuple[Any, Any]:
+    # Tracing a deep network takes a tenth of a second; a second call with the same shapes must not.
+    params, images = jax.tree.unflatten(treedef, leaves)
+    found = jax.eval_shape(apply.features, params, images)
+    if not isinstance(found, tuple) or len(found) != 2:
+        given = jax.tree.map(lambda leaf: leaf.shape, found)
+        raise ValueError(
+            f"apply.features gives {given}, expected (activations, carry), where carry is () for a network whose head "
+            "needs the activations alone"
+        )
+    return found, jax.eval_shape(apply.head, params, *found)
+
+
+def scalar(name: str, value: Any, lowest: float = -np.inf, highest: float = np.inf, lowest_too: bool = True) -> Array:
+    """A number as a traced float32, checked where its value is known.
+
+    Raises:
+        ValueError: it is no single number, or out of range.
+    """
+    shape = np.shape(value)
+    if shape != ():
+        raise ValueError(f"{name} has shape {shape}, expected a single number")
+    if not isinstance(value, jax.core.Tracer):
+        number = float(value)
+        if not (lowest <= number <= highest) or (number == lowest and not lowest_too):
+            sign = "≤" if lowest_too else "<"
+            raise ValueError(f"{name}={number:g} is not possible, expected {lowest:g} {sign} {name} ≤ {highest:g}")
+    return jnp.asarray(value, jnp.float32)
+
+
+def at_least_one(**counts: int | None) -> None:
+    """Raise ValueError for a count below 1; None stands for no limit."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} is too small, expected at least 1")
 
 
 def tap(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Int[Array, " b"] | None) -> Tapped:
@@ -82,12 +185,15 @@ def tap(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], lab
     logits = apply.head(params, activations, carry).astype(jnp.float32)
     if labels is None:
         labels = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    return Tapped(activations, carry, logits, labels)
+    inside = jnp.clip(labels, 0, logits.shape[1] - 1)
+    return Tapped(activations, carry, logits, inside, labels == inside)
 
 
 def logit_gradients(apply: Apply, params: Params, tapped: Tapped) -> Float[Array, "b *grid c"]:
     """∂Y^c/∂A, the gradient of each image's logit of its class with respect to its activations."""
-    return head_gradients(apply, params, tapped, jax.nn.one_hot(tapped.labels, tapped.logits.shape[-1]))
+    return head_gradients(
+        apply, params, tapped, jax.nn.one_hot(tapped.labels, tapped.logits.shape[-1], dtype=jnp.float32)
+    )
 
 
 def head_gradients(
@@ -112,17 +218,17 @@ def check_key(key: Key[Array, ""]) -> None:
 
 
 def checked_ids(ids: Int[Array, " b"] | None, images: Float[Array, "b *space c_in"]) -> Int[Array, " b"]:
-    """One integer an image; None are the positions in the batch."""
+    """One integer per image; None stands for the positions in the batch."""
     ids = jnp.arange(images.shape[0], dtype=jnp.int32) if ids is None else jnp.asarray(ids)
     if ids.shape != images.shape[:1]:
-        raise ValueError(f"ids have shape {ids.shape}, expected {images.shape[:1]}: one integer an image")
+        raise ValueError(f"ids have shape {ids.shape}, expected {images.shape[:1]}: one integer per image")
     return ids
 
 
 def image_keys(
     key: Key[Array, ""], ids: Int[Array, " b"] | None, images: Float[Array, "b *space c_in"]
 ) -> Key[Array, " b"]:
-    """A key for each image, of the key and its id alone; `ids=None` are the positions in the batch."""
+    """A key per image, made of the key and the image's id alone; `ids=None` stands for the positions in the batch."""
     check_key(key)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, checked_ids(ids, images))
 
@@ -132,10 +238,15 @@ def weighted_sum(weights: Float[Array, "b c"], activations: Float[Array, "b *gri
     return jnp.einsum("bc,b...c->b...", weights, activations.astype(jnp.float32), precision="highest")
 
 
+def no_weights(tapped: Tapped) -> Float[Array, "b c"]:
+    """The weights of a method that does not weigh whole channels: 0."""
+    return jnp.zeros((tapped.activations.shape[0], tapped.activations.shape[-1]), jnp.float32)
+
+
 def to_saliency(
     raw: Float[Array, "b *grid"],
     weights: Float[Array, "b c"],
-    logits: Float[Array, "b n"],
+    tapped: Tapped,
     space: tuple[int, ...],
     normalize: str = "after_resize",
     passes: Int[Array, " b"] | None = None,
@@ -149,7 +260,22 @@ def to_saliency(
         maps = ops.unit(positive)
     # Interpolation can round a constant map's values apart, and unit() would make a map of that.
     flat = (ops.value_range(positive) == 0) | (ops.value_range(raw) == 0)
-    maps = jnp.where(flat.reshape(-1, *[1] * (maps.ndim - 1)), 0.0, maps)
     if passes is None:
         passes = jnp.ones(raw.shape[0], jnp.int32)
-    return Saliency(maps, raw, weights, logits, flat, passes)
+    return finite(Saliency(maps, raw, weights, tapped.logits, flat, passes), tapped.known)
+
+
+def finite(saliency: Saliency, known: Bool[Array, " b"]) -> Saliency:
+    """The same, with zeros and `flat` for images whose label is no class, or where something is not finite."""
+    parts = (saliency.maps, saliency.raw, saliency.weights, saliency.logits)
+    sound = functools.reduce(
+        jnp.logical_and, [jnp.isfinite(part).all(tuple(range(1, part.ndim))) for part in parts], known
+    )
+
+    def kept(part: Float[Array, "b ..."], where: Bool[Array, " b"]) -> Float[Array, "b ..."]:
+        return jnp.where(where.reshape(-1, *[1] * (part.ndim - 1)), part, 0.0)
+
+    flat = saliency.flat | ~sound
+    return saliency._replace(
+        maps=kept(saliency.maps, ~flat), raw=kept(saliency.raw, sound), weights=kept(saliency.weights, sound), flat=flat
+    )

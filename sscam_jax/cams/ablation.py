@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sscam_jax.cams import _run, _scores, _tap
-from sscam_jax.cams._masks import Engine
+from sscam_jax.cams._scores import Engine, Work
 from sscam_jax.cams._tap import Labels
-from sscam_jax.cams.gradient import no_weights
 from sscam_jax.cams.presets import Score
 from sscam_jax.types import Apply, Params, Saliency
 
@@ -20,7 +19,7 @@ def ablation_cam(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
-    labels: Labels,
+    labels: Labels = None,
     *,
     score: Score = "logit",
     chunk_size: int | None = None,
@@ -59,18 +58,17 @@ def ablation_cam(
     References:
         Desai and Ramaswamy, Ablation-CAM, WACV 2020.
     """
-    _scores.check_score(score)
-    return _run.run(_ablation_cam, apply, params, images, labels, (), score, chunk_size, devices)
+    how = dict(chunk_size=chunk_size, devices=devices)
+    return _run.run_scored(_ablation_cam, apply, params, images, labels, (), (score, None), **how)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6))
 def _ablation_cam(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
     labels: Int[Array, " b"] | None,
     traced: tuple[()],
-    score: Score,
+    choices: tuple[Score, None],
     engine: Engine,
 ) -> Saliency:
     tapped = _tap.tap(apply, params, images, labels)
@@ -80,28 +78,28 @@ def _ablation_cam(
     def one_image(row: dict[str, Any]) -> Float[Array, " c"]:
         activations = row["activations"]
 
-        def without(channels: Int[Array, " p"]) -> Float[Array, "p *grid c"]:
-            kept = 1 - jax.nn.one_hot(channels, n_channels, dtype=activations.dtype)
-            return activations[None] * kept.reshape(-1, *[1] * (activations.ndim - 1), n_channels)
+        def without(channel: Int[Array, ""], sample: Int[Array, ""]) -> Float[Array, "*grid c"]:
+            kept = 1 - jax.nn.one_hot(channel, n_channels, dtype=activations.dtype)
+            return activations * kept.reshape(*[1] * (activations.ndim - 1), n_channels)
 
         # The last version drops no channel: scored in the same chunks, its rounding is that of the others.
         live = jnp.append((activations != 0).any(tuple(range(activations.ndim - 1))), True)
-        forward = _scores.head_of(apply, passing, row["carry"])
-        scores = _scores.scores(without, forward, score, row["label"], live, engine)
+        work = Work(_scores.head_of(apply, passing, row["carry"]), choices[0], row["label"], engine)
+        scores = _scores.scores(without, work, live)[:, 0]
         whole = scores[-1]
         return jnp.where(live[:-1], whole - scores[:-1], 0.0) / jnp.where(whole == 0, 1.0, jnp.abs(whole))
 
     rows = dict(activations=tapped.activations, carry=tapped.carry, label=tapped.labels)
     weights = jax.lax.map(one_image, rows)
     raw = _tap.weighted_sum(weights, tapped.activations)
-    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
+    return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1])
 
 
 def recipro_cam(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
-    labels: Labels,
+    labels: Labels = None,
     *,
     gaussian: bool = False,
     score: Score = "probability",
@@ -144,11 +142,10 @@ def recipro_cam(
     References:
         Byun and Lee, ReciproCAM, CVPR Workshops 2024 (arXiv 2209.14074, Recipro-CAM).
     """
-    _scores.check_score(score)
-    return _run.run(_recipro_cam, apply, params, images, labels, (), (score, gaussian), chunk_size, devices)
+    how = dict(chunk_size=chunk_size, devices=devices)
+    return _run.run_scored(_recipro_cam, apply, params, images, labels, (), (score, gaussian), **how)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6))
 def _recipro_cam(
     apply: Apply,
     params: Params,
@@ -164,33 +161,27 @@ def _recipro_cam(
     grid = tapped.activations.shape[1:-1]
     n_positions = tapped.activations[0, ..., 0].size
 
-    def masks(positions: Int[Array, " p"]) -> Float[Array, "p *grid"]:
-        product = jnp.ones((positions.shape[0], *[1] * len(grid)), jnp.float32)
-        for axis, at in enumerate(jnp.unravel_index(positions, grid)):
-            distance = jnp.abs(jnp.arange(grid[axis], dtype=jnp.int32)[None] - at[:, None])
+    def mask(position: Int[Array, ""]) -> Float[Array, "*grid"]:
+        lines = []
+        for side, at in zip(grid, jnp.unravel_index(position, grid), strict=True):
+            distance = jnp.abs(jnp.arange(side, dtype=jnp.int32) - at)
             here, beside = (0.5, 0.25) if gaussian else (1.0, 0.0)
-            line = jnp.where(distance == 0, here, jnp.where(distance == 1, beside, 0.0))
-            shape = [grid[axis] if other == axis else 1 for other in range(len(grid))]
-            product = product * line.reshape(-1, *shape)
-        return product
+            lines.append(jnp.where(distance == 0, here, jnp.where(distance == 1, beside, 0.0)).astype(jnp.float32))
+        return functools.reduce(jnp.multiply, jnp.ix_(*lines))
 
     def one_image(row: dict[str, Any]) -> Float[Array, "*grid"]:
-        def at(positions: Int[Array, " p"]) -> Float[Array, "p *grid c"]:
-            channels = row["activations"].reshape(n_positions, -1)[positions]
-            channels = channels.reshape(positions.shape[0], *[1] * len(grid), -1)
-            return channels * masks(positions)[..., None].astype(channels.dtype)
+        def at(position: Int[Array, ""], sample: Int[Array, ""]) -> Float[Array, "*grid c"]:
+            channels = row["activations"].reshape(n_positions, -1)[position]
+            return jnp.broadcast_to(channels, row["activations"].shape) * mask(position)[..., None].astype(
+                channels.dtype
+            )
 
-        forward = _scores.head_of(apply, passing, row["carry"])
-        everywhere = jnp.ones(n_positions, bool)
-        return _scores.scores(at, forward, score, row["label"], everywhere, engine).reshape(grid)
+        work = Work(_scores.head_of(apply, passing, row["carry"]), score, row["label"], engine)
+        return _scores.scores(at, work, jnp.ones(n_positions, bool))[:, 0].reshape(grid)
 
     rows = dict(activations=tapped.activations, carry=tapped.carry, label=tapped.labels)
     raw = jax.lax.map(one_image, rows)
-    return _finish(raw, tapped, images.shape[1:-1])
-
-
-def _finish(raw: Float[Array, "b *grid"], tapped: _tap.Tapped, space: tuple[int, ...]) -> Saliency:
-    """Brought to [0, 1] from the least score, so that a score may be negative."""
+    # Brought to [0, 1] from the least score, because a score can be negative.
     lowest = raw.min(tuple(range(1, raw.ndim)), keepdims=True)
-    saliency = _tap.to_saliency(raw - lowest, no_weights(tapped.activations), tapped.logits, space)
-    return saliency._replace(raw=raw)
+    saliency = _tap.to_saliency(raw - lowest, _tap.no_weights(tapped), tapped, images.shape[1:-1])
+    return _tap.finite(saliency._replace(raw=raw), tapped.known)

@@ -12,9 +12,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from sscam_jax import ops
 from sscam_jax.cams import _run, _scores, _tap
-from sscam_jax.cams._masks import Engine
+from sscam_jax.cams._scores import Engine, Work
 from sscam_jax.cams._tap import Labels
-from sscam_jax.cams.gradient import no_weights
 from sscam_jax.cams.presets import Score
 from sscam_jax.types import Apply, Params, Saliency
 
@@ -23,7 +22,7 @@ def rise(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
-    labels: Labels,
+    labels: Labels = None,
     *,
     key: Key[Array, ""],
     ids: Int[Array, " b"] | None = None,
@@ -76,26 +75,24 @@ def rise(
     References:
         Petsiuk et al., RISE, BMVC 2018 (arXiv 1806.07421).
     """
-    _scores.check_score(score)
-    for name, value in dict(n_samples=n_samples, cells=cells).items():
-        if value < 1:
-            raise ValueError(f"{name}={value} is too small, expected at least 1")
-    traced = (_tap.image_keys(key, ids, images), jnp.asarray(keep, jnp.float32))
-    choices = (n_samples, cells, score)
-    return _run.run(_rise, apply, params, images, labels, traced, choices, chunk_size, devices)
+    _tap.at_least_one(n_samples=n_samples, cells=cells)
+    keep = _tap.scalar("keep", keep, 0.0, 1.0, lowest_too=False)
+    labels = _tap.checked(apply, params, images, labels)
+    traced = (_tap.image_keys(key, ids, images), keep)
+    how = dict(chunk_size=chunk_size, devices=devices)
+    return _run.run_scored(_rise, apply, params, images, labels, traced, (score, (n_samples, cells)), **how)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6))
 def _rise(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
     labels: Int[Array, " b"] | None,
     traced: tuple[Key[Array, " b"], Float[Array, ""]],
-    choices: tuple[int, int, Score],
+    choices: tuple[Score, tuple[int, int]],
     engine: Engine,
 ) -> Saliency:
-    (keys, keep), (n_samples, cells, score) = traced, choices
+    (keys, keep), (score, (n_samples, cells)) = traced, choices
     tapped = _tap.tap(apply, params, images, labels)
     passing = _scores.suited(apply, params, engine)
     space = images.shape[1:-1]
@@ -109,24 +106,24 @@ def _rise(
             enlarged = ops.resize(grid[None], tuple((cells + 1) * side for side in sides))[0]
             return jax.lax.dynamic_slice(enlarged, list(offset), space)
 
-        def seen(picked: Int[Array, " p"]) -> Float[Array, "p *space c_in"]:
-            return row["image"][None] * jax.vmap(mask)(picked)[..., None].astype(images.dtype)
+        def seen(index: Int[Array, ""], sample: Int[Array, ""]) -> Float[Array, "*space c_in"]:
+            return _scores.times(row["image"], mask(index))
 
-        every = jnp.ones(n_samples, bool)
-        scores = _scores.scores(seen, _scores.network_of(apply, passing), score, row["label"], every, engine)
+        work = Work(_scores.network_of(apply, passing), score, row["label"], engine)
+        scores = _scores.scores(seen, work, jnp.ones(n_samples, bool))[:, 0]
         scores = jnp.where(scores.max() == scores.min(), 0.0, scores)
         return _scores.weighted_masks(scores / (n_samples * keep), mask, engine.chunk_size)
 
     raw = jax.lax.map(one_image, dict(image=images, label=tapped.labels, key=keys))
     passes = jnp.full(images.shape[0], 1 + n_samples, jnp.int32)
-    return _tap.to_saliency(raw, no_weights(tapped.activations), tapped.logits, space, passes=passes)
+    return _tap.to_saliency(raw, _tap.no_weights(tapped), tapped, space, passes=passes)
 
 
 def occlusion(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
-    labels: Labels,
+    labels: Labels = None,
     *,
     window: int | tuple[int, ...] | None = None,
     stride: int | tuple[int, ...] | None = None,
@@ -171,7 +168,7 @@ def occlusion(
     References:
         Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014, on occlusion sensitivity.
     """
-    _scores.check_score(score)
+    checked = _tap.checked(apply, params, images, labels)
     space = images.shape[1:-1]
     windows = _per_axis("window", window, tuple(-(-side // 7) for side in space))
     strides = _per_axis("stride", stride, tuple(-(-side // 2) for side in windows))
@@ -181,8 +178,8 @@ def occlusion(
                 f"window={windows} and stride={strides} do not fit images of {space}: expected "
                 "1 ≤ stride ≤ window ≤ side along every axis"
             )
-    choices = (windows, strides, score)
-    return _run.run(_occlusion, apply, params, images, labels, (), choices, chunk_size, devices)
+    how = dict(chunk_size=chunk_size, devices=devices)
+    return _run.run_scored(_occlusion, apply, params, images, checked, (), (score, (windows, strides)), **how)
 
 
 def _per_axis(name: str, given: int | tuple[int, ...] | None, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -194,17 +191,16 @@ def _per_axis(name: str, given: int | tuple[int, ...] | None, default: tuple[int
     return values
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6))
 def _occlusion(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
     labels: Int[Array, " b"] | None,
     traced: tuple[()],
-    choices: tuple[tuple[int, ...], tuple[int, ...], Score],
+    choices: tuple[Score, tuple[tuple[int, ...], tuple[int, ...]]],
     engine: Engine,
 ) -> Saliency:
-    windows, strides, score = choices
+    score, (windows, strides) = choices
     tapped = _tap.tap(apply, params, images, labels)
     passing = _scores.suited(apply, params, engine)
     space = images.shape[1:-1]
@@ -225,14 +221,14 @@ def _occlusion(
         return mask
 
     def one_image(row: dict[str, Any]) -> Float[Array, "*space"]:
-        def without(picked: Int[Array, " p"]) -> Float[Array, "p *space c_in"]:
-            return row["image"][None] * (1 - jax.vmap(hidden)(picked)[..., None]).astype(images.dtype)
+        def without(index: Int[Array, ""], sample: Int[Array, ""]) -> Float[Array, "*space c_in"]:
+            return _scores.times(row["image"], 1 - hidden(index))
 
         # The image as it is comes last, in the same chunks: its rounding is that of the others.
-        every = jnp.ones(n_windows + 1, bool)
-        scores = _scores.scores(without, _scores.network_of(apply, passing), score, row["label"], every, engine)
+        work = Work(_scores.network_of(apply, passing), score, row["label"], engine)
+        scores = _scores.scores(without, work, jnp.ones(n_windows + 1, bool))[:, 0]
         return _scores.weighted_masks(scores[-1] - scores[:-1], hidden, engine.chunk_size) / times_covered
 
     raw = jax.lax.map(one_image, dict(image=images, label=tapped.labels))
     passes = jnp.full(images.shape[0], 2 + n_windows, jnp.int32)
-    return _tap.to_saliency(raw, no_weights(tapped.activations), tapped.logits, space, passes=passes)
+    return _tap.to_saliency(raw, _tap.no_weights(tapped), tapped, space, passes=passes)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sscam_jax import ops
+from sscam_jax._support import choose
 from sscam_jax.cams import _tap
 from sscam_jax.cams._tap import Labels
 from sscam_jax.types import Apply, Params, Saliency
@@ -24,7 +25,7 @@ def over_layers(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
-    labels: Labels,
+    labels: Labels = None,
     *,
     layers: Sequence[Apply],
     fusion: Fusion = "max",
@@ -64,8 +65,7 @@ def over_layers(
     References:
         Jiang et al., LayerCAM, IEEE Transactions on Image Processing 2021, on joining layers by the maximum.
     """
-    if fusion not in get_args(Fusion):
-        raise ValueError(f"fusion={fusion!r} is not a choice; choose from 'max', 'mean'")
+    choose("fusion", fusion, get_args(Fusion))
     found = [method(cut, params, images, labels, **options) for cut in (apply, *layers)]
     maps = jnp.stack([saliency.maps for saliency in found])
     raw = maps.max(0) if fusion == "max" else maps.mean(0)
@@ -77,7 +77,7 @@ def over_augmentations(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
-    labels: Labels,
+    labels: Labels = None,
     *,
     factors: Sequence[float] = (0.9, 1.0, 1.1),
     flip: int | None = -1,
@@ -123,7 +123,8 @@ def over_augmentations(
         raise ValueError(
             f"flip={flip} is not a spatial axis of images of shape {images.shape}; choose from 0 to {rank - 1}"
         )
-    logits, classes = _predicted(apply, params, images, checked)
+    logits, predicted = _predicted(apply, params, images)
+    classes = predicted if checked is None else checked
     axis = None if flip is None else 1 + flip % rank
 
     found = []
@@ -139,9 +140,9 @@ def over_augmentations(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _predicted(
-    apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Int[Array, " b"] | None
+    apply: Apply, params: Params, images: Float[Array, "b *space c_in"]
 ) -> tuple[Float[Array, "b n"], Int[Array, " b"]]:
-    tapped = _tap.tap(apply, params, images, labels)
+    tapped = _tap.tap(apply, params, images, None)
     return tapped.logits, tapped.labels
 
 

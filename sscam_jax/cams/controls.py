@@ -65,7 +65,7 @@ def _drawn(
     )
 
 
-def uniform_map(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+def uniform_map(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
     """Control: the same everywhere, 1.
 
     The one constant map that is not `flat`, for it is meant: it keeps the whole image, and its energy in a box is the
@@ -96,7 +96,9 @@ def uniform_map(apply: Apply, params: Params, images: Float[Array, "b *space c_i
     return _drawn(apply, params, images, _tap.checked(apply, params, images, labels), _ones)
 
 
-def gaussian_map(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+def gaussian_map(
+    apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None
+) -> Saliency:
     """Control: a Gaussian in the middle of the image, where photographers put what they photograph.
 
     unit(exp(−½ Σ_axes ((p − ½ side) / (¼ side))²)): the standard deviation is a quarter of each side.
@@ -125,7 +127,7 @@ def gaussian_map(apply: Apply, params: Params, images: Float[Array, "b *space c_
     return _drawn(apply, params, images, _tap.checked(apply, params, images, labels), _gaussian)
 
 
-def fake_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+def fake_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
     """Control: FakeCAM, 1 everywhere but for one pixel in the corner.
 
     It says nothing about the class, and masks nothing: Average Drop is nearly 0.
@@ -158,7 +160,7 @@ def random_map(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
-    labels: Labels,
+    labels: Labels = None,
     *,
     key: Key[Array, ""],
     ids: Int[Array, " b"] | None = None,
@@ -209,10 +211,12 @@ def _random_map(
     n_images, *grid, channels = tapped.activations.shape
     own = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, ids)
     raw = jax.vmap(lambda one: jax.random.uniform(one, tuple(grid), jnp.float32))(own)
-    return _tap.to_saliency(raw, jnp.zeros((n_images, channels), jnp.float32), tapped.logits, images.shape[1:-1])
+    return _tap.to_saliency(raw, jnp.zeros((n_images, channels), jnp.float32), tapped, images.shape[1:-1])
 
 
-def mean_activation(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+def mean_activation(
+    apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None
+) -> Saliency:
     """Control: the plain mean of the activations, whatever the class.
 
     ReLU(1/c Σ_k A_k): what the network looks at, not why it answers as it does.
@@ -250,4 +254,4 @@ def _mean_activation(
     n_images, channels = tapped.activations.shape[0], tapped.activations.shape[-1]
     weights = jnp.full((n_images, channels), 1 / channels, jnp.float32)
     raw = _tap.weighted_sum(weights, tapped.activations)
-    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
+    return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1])

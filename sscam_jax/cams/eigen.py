@@ -16,7 +16,7 @@ def eigen_cam(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
-    labels: Labels,
+    labels: Labels = None,
     *,
     center: bool = False,
 ) -> Saliency:
@@ -48,19 +48,20 @@ def eigen_cam(
     References:
         Muhammad and Yeasin, Eigen-CAM, IJCNN 2020 (arXiv 2008.00299).
     """
-    return _eigen_cam(apply, params, images, _tap.checked(apply, params, images, labels), center)
+    _tap.checked(apply, params, images, labels)
+    return _eigen_cam(apply, params, images, center)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def _eigen_cam(
-    apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Array | None, center: bool
-) -> Saliency:
-    tapped = _tap.tap(apply, params, images, labels)
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _eigen_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], center: bool) -> Saliency:
+    tapped = _tap.tap(apply, params, images, None)
     raw, weights = _principal(tapped.activations.astype(jnp.float32), center)
-    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
+    return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1])
 
 
-def eigen_grad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+def eigen_grad_cam(
+    apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None
+) -> Saliency:
     """Eigen-Grad-CAM: the first principal component of activation times gradient.
 
     Eigen-CAM of G ⊙ A, G = ∂Y^c/∂A, with each channel's mean subtracted. It comes from pytorch-grad-cam and has no

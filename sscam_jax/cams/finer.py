@@ -15,7 +15,7 @@ def finer_cam(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
-    labels: Labels,
+    labels: Labels = None,
     *,
     n_references: int = 3,
     gamma: float | Float[Array, ""] = 0.6,
@@ -50,10 +50,9 @@ def finer_cam(
     References:
         Zhang et al., Finer-CAM, CVPR 2025 (arXiv 2501.11309).
     """
-    if n_references < 1:
-        raise ValueError(f"n_references={n_references} is too small, expected at least 1")
+    _tap.at_least_one(n_references=n_references)
     checked = _tap.checked(apply, params, images, labels)
-    return _finer_cam(apply, params, images, checked, jnp.asarray(gamma, jnp.float32), n_references)
+    return _finer_cam(apply, params, images, checked, _tap.scalar("gamma", gamma), n_references)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))
@@ -69,12 +68,12 @@ def _finer_cam(
     n_classes = tapped.logits.shape[1]
     if n_classes < 2:
         raise ValueError("this network has one class, so Finer-CAM has none to tell it from; use grad_cam")
-    own = jax.nn.one_hot(tapped.labels, n_classes)
+    own = jax.nn.one_hot(tapped.labels, n_classes, dtype=jnp.float32)
     distance = jnp.abs(tapped.logits - (own * tapped.logits).sum(1, keepdims=True))
     n_references = min(n_references, n_classes - 1)
     _, nearest = jax.lax.top_k(-jnp.where(own == 1, jnp.inf, distance), n_references)
-    references = jax.nn.one_hot(nearest, n_classes).mean(1)
+    references = jax.nn.one_hot(nearest, n_classes, dtype=jnp.float32).mean(1)
     gradients = _tap.head_gradients(apply, params, tapped, own - gamma * references)
     weights = gradients.mean(tuple(range(1, gradients.ndim - 1)))
     raw = _tap.weighted_sum(weights, tapped.activations)
-    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
+    return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from sscam_jax.cams import _tap
 from sscam_jax.cams._tap import Labels, Tapped
@@ -22,12 +22,32 @@ def grad_cam_weights(apply: Apply, params: Params, tapped: Tapped) -> Float[Arra
     return gradients.mean(_spatial(gradients))
 
 
-def cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+Combine = Callable[[Float[Array, "b *grid c"], Float[Array, "b *grid c"]], tuple[Array, Array]]
+"""(A, ∂Y^c/∂A) -> (raw map [b, *grid], weights [b, c])."""
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def from_gradients(
+    apply: Apply,
+    params: Params,
+    images: Float[Array, "b *space c_in"],
+    labels: Int[Array, " b"] | None,
+    combine: Combine,
+) -> Saliency:
+    """The methods that are a function of the activations and their gradients."""
+    tapped = _tap.tap(apply, params, images, labels)
+    gradients = _tap.logit_gradients(apply, params, tapped)
+    raw, weights = combine(tapped.activations.astype(jnp.float32), gradients)
+    return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1])
+
+
+def cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
     """CAM: the activations weighted by the class's weights in the linear layer after average pooling.
 
     L^c = ReLU(Σ_k w_k^c A_k), as SS-CAM's paper has it (Eq. 1-2); Zhou et al. (Eq. 2) have no ReLU. The weights are
-    read off the head as Σ_ij ∂Y^c/∂A_k^ij, which is w_k^c when the head is average pooling and a linear layer; a head
-    that is not affine has no such weights.
+    read off the head as Σ_ij ∂Y^c/∂A_k^ij, which is w_k^c when the head is average pooling and a linear layer. Other
+    heads have no such weights and are refused: one that is not affine, or one that treats positions unequally, as a
+    linear layer on flattened activations does.
 
     Args:
         apply: the network, cut at its last convolutional layer; static.
@@ -39,7 +59,8 @@ def cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], lab
         `Saliency`; `weights` are w^c.
 
     Raises:
-        ValueError: the head is not affine in the activations, or the shapes or labels do not fit.
+        ValueError: the head is not affine in the activations, it weighs positions unequally (noticed where the call is
+            not traced), or the shapes or labels do not fit.
 
     Example:
         >>> apply = Apply(features=lambda params, x: (x, ()),
@@ -51,13 +72,20 @@ def cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], lab
     References:
         Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016 (arXiv 1512.04150).
     """
-    return _cam(apply, params, images, _tap.checked(apply, params, images, labels))
+    saliency, pooled = _cam(apply, params, images, _tap.checked(apply, params, images, labels))
+    if not isinstance(pooled, jax.core.Tracer) and not pooled:
+        raise ValueError(
+            "the head of this network weighs positions unequally, so CAM is not defined: it needs a network that ends "
+            "in average pooling and a linear layer, cut just before them; use hires_cam"
+        )
+    return saliency
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _cam(
     apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Int[Array, " b"] | None
-) -> Saliency:
+) -> tuple[Saliency, Bool[Array, ""]]:
+    """The maps, and whether the head weighs all positions alike."""
     tapped = _tap.tap(apply, params, images, labels)
 
     def gradients(activations: Float[Array, "b *grid c"]) -> Float[Array, "b *grid c"]:
@@ -71,8 +99,11 @@ def _cam(
         )
     slopes = gradients(tapped.activations)
     weights = slopes.sum(_spatial(slopes))
+    spread = slopes.max(_spatial(slopes)) - slopes.min(_spatial(slopes))
+    # Pooling gives every position the same slope up to rounding; NaN is another problem, and not refused here.
+    pooled = ~(spread > 1e-3 * jnp.abs(slopes).max()).any()
     raw = _tap.weighted_sum(weights, tapped.activations)
-    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
+    return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1]), pooled
 
 
 def _depends_on_input(function: Callable[[Array], Array], argument: Array) -> bool:
@@ -85,7 +116,7 @@ def _depends_on_input(function: Callable[[Array], Array], argument: Array) -> bo
     return any(id(variable) in reached for variable in jaxpr.outvars)
 
 
-def grad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+def grad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
     """Grad-CAM: the activations weighted by the mean gradient of the class's logit.
 
     L^c = ReLU(Σ_k α_k^c A_k) with α_k^c = GAP(∂Y^c/∂A_k), Eq. 3-4 of SS-CAM's paper.
@@ -112,20 +143,15 @@ def grad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]
     References:
         Selvaraju et al., Grad-CAM, ICCV 2017 (arXiv 1610.02391).
     """
-    return _grad_cam(apply, params, images, _tap.checked(apply, params, images, labels))
+    return from_gradients(apply, params, images, _tap.checked(apply, params, images, labels), _grad)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _grad_cam(
-    apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Int[Array, " b"] | None
-) -> Saliency:
-    tapped = _tap.tap(apply, params, images, labels)
-    weights = grad_cam_weights(apply, params, tapped)
-    raw = _tap.weighted_sum(weights, tapped.activations)
-    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
+def _grad(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *grid c"]) -> tuple[Array, Array]:
+    weights = gradients.mean(_spatial(gradients))
+    return _tap.weighted_sum(weights, activations), weights
 
 
-def grad_cam_pp(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+def grad_cam_pp(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
     """Grad-CAM++: positive gradients weighted pixel by pixel, so that every instance of the class counts.
 
     L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = Σ_ij a_ij ReLU(g_ij), a_ij = g_ij² / (2 g_ij² + (Σ_ab A_ab) g_ij³) and
@@ -155,45 +181,19 @@ def grad_cam_pp(apply: Apply, params: Params, images: Float[Array, "b *space c_i
     References:
         Chattopadhyay et al., Grad-CAM++, WACV 2018 (arXiv 1710.11063), Eq. 19.
     """
-    return _grad_cam_pp(apply, params, images, _tap.checked(apply, params, images, labels))
+    return from_gradients(apply, params, images, _tap.checked(apply, params, images, labels), _grad_pp)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _grad_cam_pp(
-    apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Int[Array, " b"] | None
-) -> Saliency:
-    tapped = _tap.tap(apply, params, images, labels)
-    gradients = _tap.logit_gradients(apply, params, tapped)
-    activations = tapped.activations.astype(jnp.float32)
+def _grad_pp(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *grid c"]) -> tuple[Array, Array]:
     space = _spatial(activations)
     # Numerator and denominator share g²: dividing it out keeps tiny gradients from underflowing to 0 / 0.
     denominator = 2 + activations.sum(space, keepdims=True) * gradients
     a = jnp.where((gradients == 0) | (denominator == 0), 0.0, 1 / jnp.where(denominator == 0, 1.0, denominator))
     weights = (a * jax.nn.relu(gradients)).sum(space)
-    raw = _tap.weighted_sum(weights, tapped.activations)
-    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
+    return _tap.weighted_sum(weights, activations), weights
 
 
-Combine = Callable[[Float[Array, "b *grid c"], Float[Array, "b *grid c"]], tuple[Array, Array]]
-"""(A, ∂Y^c/∂A) -> (raw map [b, *grid], weights [b, c])."""
-
-
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def from_gradients(
-    apply: Apply,
-    params: Params,
-    images: Float[Array, "b *space c_in"],
-    labels: Int[Array, " b"] | None,
-    combine: Combine,
-) -> Saliency:
-    """The methods that are a function of the activations and their gradients."""
-    tapped = _tap.tap(apply, params, images, labels)
-    gradients = _tap.logit_gradients(apply, params, tapped)
-    raw, weights = combine(tapped.activations.astype(jnp.float32), gradients)
-    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
-
-
-def xgrad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+def xgrad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
     """XGrad-CAM: Grad-CAM whose gradients are averaged by how active each position is.
 
     L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = Σ_ij (A_k^ij / Σ_ab A_k^ab) ∂Y^c/∂A_k^ij. A channel whose activations sum
@@ -231,7 +231,7 @@ def _xgrad(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *g
     return _tap.weighted_sum(weights, activations), weights
 
 
-def hires_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+def hires_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
     """HiResCAM: gradient times activation at every position, without averaging the gradients.
 
     L^c = ReLU(Σ_k ∂Y^c/∂A_k ⊙ A_k); the authors' code leaves the ReLU to its caller. Where the head is affine, `raw`
@@ -263,10 +263,10 @@ def hires_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"
 
 
 def _hires(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *grid c"]) -> tuple[Array, Array]:
-    return (activations * gradients).sum(-1), no_weights(activations)
+    return (activations * gradients).sum(-1), _none(activations)
 
 
-def layer_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels) -> Saliency:
+def layer_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
     """LayerCAM: every activation weighted by its own positive gradient, which keeps early layers' detail.
 
     L^c = ReLU(Σ_k ReLU(∂Y^c/∂A_k) ⊙ A_k). Several layers' maps are joined by `over_layers`.
@@ -297,9 +297,9 @@ def layer_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"
 
 
 def _layer(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *grid c"]) -> tuple[Array, Array]:
-    return (activations * jax.nn.relu(gradients)).sum(-1), no_weights(activations)
+    return (activations * jax.nn.relu(gradients)).sum(-1), _none(activations)
 
 
-def no_weights(activations: Float[Array, "b *grid c"]) -> Float[Array, "b c"]:
+def _none(activations: Float[Array, "b *grid c"]) -> Float[Array, "b c"]:
     """The weights of a method that does not weigh whole channels: 0."""
     return jnp.zeros((activations.shape[0], activations.shape[-1]), jnp.float32)

@@ -1,6 +1,5 @@
 """Group-CAM: groups of channels, each scored as one mask."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from sscam_jax import ops
 from sscam_jax.cams import _run, _scores, _tap
-from sscam_jax.cams._masks import Engine
+from sscam_jax.cams._scores import Engine, Work
 from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.gradient import grad_cam_weights
 from sscam_jax.cams.presets import Score
@@ -21,7 +20,7 @@ def group_cam(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
-    labels: Labels,
+    labels: Labels = None,
     *,
     groups: int = 32,
     percentile: float | Float[Array, ""] = 70.0,
@@ -66,24 +65,22 @@ def group_cam(
     References:
         Zhang et al., Group-CAM (arXiv 2103.13859).
     """
-    _scores.check_score(score)
-    if groups < 1:
-        raise ValueError(f"groups={groups} is too small, expected at least 1")
-    traced = jnp.asarray(percentile, jnp.float32)
-    return _run.run(_group_cam, apply, params, images, labels, traced, (groups, score), chunk_size, devices)
+    _tap.at_least_one(groups=groups)
+    traced = _tap.scalar("percentile", percentile, 0.0, 100.0)
+    how = dict(chunk_size=chunk_size, devices=devices)
+    return _run.run_scored(_group_cam, apply, params, images, labels, traced, (score, groups), **how)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6))
 def _group_cam(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
     labels: Int[Array, " b"] | None,
     percentile: Float[Array, ""],
-    choices: tuple[int, Score],
+    choices: tuple[Score, int],
     engine: Engine,
 ) -> Saliency:
-    groups, score = choices
+    score, groups = choices
     tapped = _tap.tap(apply, params, images, labels)
     weights = grad_cam_weights(apply, params, tapped)
     passing = _scores.suited(apply, params, engine)
@@ -104,11 +101,12 @@ def _group_cam(
         maps = jnp.concatenate([maps, jnp.zeros_like(maps[:1])])
         live = (ops.value_range(maps) > 0).at[-1].set(True)
 
-        def seen(picked: Int[Array, " p"]) -> Float[Array, "p *space c_in"]:
-            mask = ops.unit(ops.resize(maps[picked], space))[..., None].astype(images.dtype)
-            return row["image"][None] * mask + row["blurred"][None] * (1 - mask)
+        def seen(group: Int[Array, ""], sample: Int[Array, ""]) -> Float[Array, "*space c_in"]:
+            mask = ops.unit(ops.resize(maps[group][None], space))[0]
+            return _scores.times(row["image"], mask) + _scores.times(row["blurred"], 1 - mask)
 
-        scores = _scores.scores(seen, _scores.network_of(apply, passing), score, row["label"], live, engine)
+        work = Work(_scores.network_of(apply, passing), score, row["label"], engine)
+        scores = _scores.scores(seen, work, live)[:, 0]
         alphas = jnp.where(live, scores - scores[-1], 0.0)[:-1]
 
         def term(index: Int[Array, ""]) -> Float[Array, "*grid"]:
@@ -126,6 +124,4 @@ def _group_cam(
     )
     rows = dict(image=images, blurred=ops.blur(images), weighted=weighted, label=tapped.labels)
     raw, alphas, passes = jax.lax.map(one_image, rows)
-    return _tap.to_saliency(
-        raw, jnp.repeat(alphas, size, axis=1)[:, :n_channels], tapped.logits, space, passes=1 + passes
-    )
+    return _tap.to_saliency(raw, jnp.repeat(alphas, size, axis=1)[:, :n_channels], tapped, space, passes=1 + passes)

@@ -2,16 +2,16 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from sscam_jax._support import choose
 from sscam_jax.cams import _tap
-from sscam_jax.cams._masks import score_of
+from sscam_jax.cams._scores import score_of
 from sscam_jax.cams._tap import Labels
-from sscam_jax.cams.presets import ALLOWED
 from sscam_jax.types import Apply, Params, Saliency
 
 Utility = (
@@ -24,7 +24,7 @@ def shapley_cam(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
-    labels: Labels,
+    labels: Labels = None,
     *,
     utility: Utility = "residual_softmax",
 ) -> Saliency:
@@ -58,9 +58,8 @@ def shapley_cam(
     References:
         Cai, CAMs as Shapley Value-based Explainers, The Visual Computer (arXiv 2501.06261).
     """
-    choices = ("residual_softmax", *ALLOWED["score"])
-    if not callable(utility) and utility not in choices:
-        raise ValueError(f"utility={utility!r} is not a choice; choose from {', '.join(map(repr, choices))}")
+    if not callable(utility):
+        choose("utility", utility, get_args(get_args(Utility)[0]))
     return _shapley_cam(apply, params, images, _tap.checked(apply, params, images, labels), utility)
 
 
@@ -86,4 +85,4 @@ def _shapley_cam(
     slopes = gradients.astype(jnp.float32) - 0.5 * curved.astype(jnp.float32)
     weights = slopes.mean(tuple(range(1, slopes.ndim - 1)))
     raw = _tap.weighted_sum(weights, tapped.activations)
-    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1])
+    return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1])

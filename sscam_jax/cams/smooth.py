@@ -15,7 +15,7 @@ def smooth_grad_cam_pp(
     apply: Apply,
     params: Params,
     images: Float[Array, "b *space c_in"],
-    labels: Labels,
+    labels: Labels = None,
     *,
     key: Key[Array, ""],
     ids: Int[Array, " b"] | None = None,
@@ -57,11 +57,10 @@ def smooth_grad_cam_pp(
     References:
         Omeiza et al., Smooth Grad-CAM++ (arXiv 1908.01224).
     """
-    if n_samples < 1:
-        raise ValueError(f"n_samples={n_samples} is too small, expected at least 1")
-    keys = _tap.image_keys(key, ids, images)
+    _tap.at_least_one(n_samples=n_samples)
     checked = _tap.checked(apply, params, images, labels)
-    return _smooth_grad_cam_pp(apply, params, images, checked, keys, jnp.asarray(sigma, jnp.float32), n_samples)
+    keys = _tap.image_keys(key, ids, images)
+    return _smooth_grad_cam_pp(apply, params, images, checked, keys, _tap.scalar("sigma", sigma, 0.0), n_samples)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 6))
@@ -97,4 +96,4 @@ def _smooth_grad_cam_pp(
     weights = (a * jax.nn.relu(d1)).sum(space)
     raw = _tap.weighted_sum(weights, activations)
     passes = jnp.full(images.shape[0], 1 + n_samples, jnp.int32)
-    return _tap.to_saliency(raw, weights, tapped.logits, images.shape[1:-1], passes=passes)
+    return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1], passes=passes)

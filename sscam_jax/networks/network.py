@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import operator
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -172,62 +171,21 @@ class Head(_Cut):
         return module.classify(module.pool(state))
 
 
-def _without_bias(params: Params, stage: str) -> Params:
-    """Return the parameters with the bias of a stage, if it has one, set to zero."""
-    name, _, inner = stage.partition(".")
-    if name:
-        return {**params, name: _without_bias(params[name], inner)}
-    return {**params, "bias": jnp.zeros_like(params["bias"])} if "bias" in params else params
-
-
 @dataclasses.dataclass(frozen=True)
-class SectionStem:
-    """The first stage, a convolution, without its bias. So it is linear in the images."""
+class Section:
+    """Run the stages before the first late one, or the late ones. The pool and the classifier count as stages."""
 
     network: Network
     num_classes: int
+    late: bool
 
-    def __call__(self, params: Params, images: Float[Array, "m height width c_in"]) -> Float[Array, "m h w c"]:
-        first = stage_names(self.network)[0]
-        return bind(self.network, self.num_classes, _without_bias(params, first)).body()[first](images)
-
-
-def _early_and_late(network: Network, num_classes: int, params: Params) -> tuple[Stages, Stages]:
-    """Return all stages in two parts. The pool and the classifier count as stages."""
-    module = bind(network, num_classes, params)
-    stages = module.body() | {"pool": module.pool, "classify": module.classify}
-    names = list(stages)
-    cut = names.index(network.late)
-    return {name: stages[name] for name in names[:cut]}, {name: stages[name] for name in names[cut:]}
-
-
-@dataclasses.dataclass(frozen=True)
-class SectionEarly:
-    """Add the bias that `SectionStem` leaves out, then run the stages before the first late one."""
-
-    network: Network
-    num_classes: int
-
-    def __call__(self, params: Params, responses: Float[Array, "m h w c"]) -> Float[Array, "m ..."]:
-        first, *others = _early_and_late(self.network, self.num_classes, params)[0].items()
-        bias = functools.reduce(operator.getitem, first[0].split("."), params).get("bias")
-        state: Any = responses if bias is None else responses + bias.reshape(1, 1, 1, -1)
-        for _, stage in others:
-            state = stage(state)
-        return state
-
-
-@dataclasses.dataclass(frozen=True)
-class SectionLate:
-    """Run the late stages. The result is the logits."""
-
-    network: Network
-    num_classes: int
-
-    def __call__(self, params: Params, features: Float[Array, "m ..."]) -> Float[Array, "m n"]:
-        state: Any = features
-        for stage in _early_and_late(self.network, self.num_classes, params)[1].values():
-            state = stage(state)
+    def __call__(self, params: Params, state: Any) -> Array:
+        module = bind(self.network, self.num_classes, params)
+        stages = module.body() | {"pool": module.pool, "classify": module.classify}
+        names = list(stages)
+        cut = names.index(self.network.late)
+        for name in names[cut:] if self.late else names[:cut]:
+            state = stages[name](state)
         return state
 
 
@@ -255,7 +213,7 @@ def cut(network: Network, num_classes: int, layer: str | None) -> Apply:
         ValueError: the network has no such layer.
     """
     stage = _resolve(network, network.default_layer if layer is None else layer)
-    sections = Sections(*(part(network, num_classes) for part in (SectionStem, SectionEarly, SectionLate)))
+    sections = Sections(*(Section(network, num_classes, late) for late in (False, True)))
     features, head = Features(network, num_classes, stage), Head(network, num_classes, stage)
     return Apply(features, head, sections, ForCPU(network))
 

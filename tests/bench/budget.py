@@ -125,13 +125,13 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     choices = sscam.SS_CAM_PRESETS[given.preset]
-    reduce = (lambda s: s.max(0)) if choices["reduce"] == "max" else (lambda s: s.mean(0))
+    reduce = (lambda s: s.max(0)) if choices.reduce == "max" else (lambda s: s.mean(0))
     found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
     for activations, scores, boxes in collect(**vars(given)):
-        full = final_map(activations, reduce(scores), choices["channel_softmax"])
+        full = final_map(activations, reduce(scores), choices.channel_softmax)
         total = int((np.ptp(activations, (0, 1)) > 0).sum()) * len(scores)
         for name, passes, reduced in strategies(activations, scores, reduce):
-            saliency = final_map(activations, reduced, choices["channel_softmax"])
+            saliency = final_map(activations, reduced, choices.channel_softmax)
             rank = spearmanr(saliency.ravel(), full.ravel())[0] if np.ptp(saliency) > 0 else 0.0
             # Strategies are compared at equal shares of the passes, rounded to powers of √2.
             share = round(2 * np.log2(total / passes))

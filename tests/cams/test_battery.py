@@ -58,6 +58,10 @@ FULL = ("rise", "occlusion", "over_layers", "over_augmentations")
 every_method = pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in METHODS])
 
 
+# Takes images of two spatial axes only, as most networks do.
+PLANAR = sscam.Apply(lambda params, x: (jnp.einsum("bhwi,ic->bhwc", x, params["conv"]), ()), toy.mlp_head)
+
+
 def close(left: sscam.Saliency, right: sscam.Saliency) -> None:
     for name, a, b in zip(left._fields, left, right, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=name)
@@ -113,7 +117,7 @@ def test_sharded_batch(name):
     def explain(params, images, labels, ids):
         return METHODS[name](params, images, labels, **(dict(ids=ids) if "key" in METHODS[name].keywords else {}))
 
-    specs = dict(mesh=mesh, in_specs=(everywhere, across, across, across), out_specs=across, check_vma=False)
+    specs = dict(mesh=mesh, in_specs=(everywhere, across, across, across), out_specs=across)
     sharded = jax.jit(jax.shard_map(explain, **specs))(PARAMS, IMAGES, LABELS, ids)
     close(sharded, METHODS[name](PARAMS, IMAGES, LABELS))
 
@@ -175,12 +179,36 @@ def test_errors(name, as_users_run_it):
     method = METHODS[name]
     with pytest.raises(ValueError, match=r"images have shape \(8, 3\), expected \[b, \*space, c_in\]"):
         method(PARAMS, IMAGES[0, :, 0], None)
-    with pytest.raises(ValueError, match=r"labels have shape \(2,\), expected \(4,\): one class index an image"):
+    with pytest.raises(ValueError, match=r"labels have shape \(2,\), expected \(4,\): one class index per image"):
         method(PARAMS, IMAGES, LABELS[:2])
     with pytest.raises(ValueError, match=r"labels \[-1, 4\] are not classes of this network; choose from 0 to 3"):
         method(PARAMS, IMAGES, [0, 4, -1, 1])
-    with pytest.raises(ValueError, match="labels have dtype float64, expected integer class indices"):
-        method(PARAMS, IMAGES, np.zeros(4))
+    for labels in (np.zeros(4), jnp.array([1.9, 2.9, 0.0, 0.0])):
+        with pytest.raises(ValueError, match=r"labels have dtype float\d\d, expected integer class indices"):
+            method(PARAMS, IMAGES, labels)
+    with pytest.raises(ValueError, match="images have dtype uint8, expected floating point .* sscam_jax.preprocess"):
+        method(PARAMS, jnp.zeros((2, 8, 10, 3), jnp.uint8), None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((PLANAR, PARAMS, IMAGES[0]), r"images of shape \(8, 10, 3\): a single image is images\[None\]"),
+        ((toy.MLP, PARAMS, jnp.moveaxis(IMAGES, -1, 1)), r"channels come last: jnp.moveaxis\(images, 1, -1\)"),
+        ((toy.MLP, PARAMS, "goose.jpg"), r"images are a str, expected an array .* sscam_jax.preprocess"),
+        ((toy.MLP, PARAMS, [IMAGES[0]]), r"images are a list, expected an array .* jnp.stack"),
+        ((PARAMS, toy.MLP, IMAGES), "apply and params are in each other's place"),
+        ((lambda params, x: x, PARAMS, IMAGES), "apply is a function, expected an sscam_jax.Apply: sscam_jax.adapt"),
+        ((sscam.Apply(lambda p, x: x, toy.mlp_head), PARAMS, IMAGES), r"expected \(activations, carry\), where"),
+        (
+            (sscam.Apply(lambda p, x: (toy.features(p, x)[0], jnp.ones((1, 4))), toy.mlp_head), PARAMS, IMAGES),
+            r"a carry with an array of shape \(1, 4\), expected \[4, ...\]",
+        ),
+    ],
+)
+def test_common_mistakes_are_named(arguments, message, as_users_run_it):
+    with pytest.raises(ValueError, match=message):
+        sscam.grad_cam(*arguments)
 
 
 def test_networks_that_do_not_fit(as_users_run_it):
@@ -194,26 +222,30 @@ def test_networks_that_do_not_fit(as_users_run_it):
         sscam.grad_cam(maps, PARAMS, IMAGES, None)
     with pytest.raises(ValueError, match="not affine in the activations, so CAM is not defined"):
         sscam.cam(toy.MLP, PARAMS, IMAGES, None)
+    dense = jnp.asarray(np.random.default_rng(0).normal(size=(4 * 5 * toy.CHANNELS, 3)), jnp.float32)
+    flattened = sscam.Apply(toy.features, lambda params, a, carry: a.reshape(a.shape[0], -1) @ dense)
+    with pytest.raises(ValueError, match="weighs positions unequally, so CAM is not defined"):
+        sscam.cam(flattened, PARAMS, IMAGES, None)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (dict(preset="papre"), "preset 'papre' is not one of ss_cam; choose from 'light', 'paper', 'paper_mean'"),
-        (dict(noise_on="image"), "noise_on='image' is not a choice; choose from 'masked_input', 'mask', 'activation'"),
-        (dict(sigma_mode="s"), "sigma_mode='s' is not a choice; choose from 'inverse_range_squared', 'std'"),
-        (dict(reduce="sum"), "reduce='sum' is not a choice; choose from 'max', 'mean'"),
-        (dict(score="prob"), "score='prob' is not a choice; choose from 'probability', 'logit', .*, 'sigmoid'"),
-        (dict(baseline="black"), "baseline='black' is not a choice; choose from 'none', 'zeros', 'blur', 'image'"),
+        (dict(preset="papre"), "ss_cam's preset 'papre' is not known; choose from 'light', 'paper', 'paper_mean'"),
+        (dict(noise_on="image"), "noise_on 'image' is not known; choose from 'masked_input', 'mask', 'activation'"),
+        (dict(sigma_mode="s"), "sigma_mode 's' is not known; choose from 'inverse_range_squared', 'std'"),
+        (dict(reduce="sum"), "reduce 'sum' is not known; choose from 'max', 'mean'"),
+        (dict(score="prob"), "score 'prob' is not known; choose from 'probability', 'logit', .*, 'sigmoid'"),
+        (dict(baseline="black"), "baseline 'black' is not known; choose from 'none', 'zeros', 'blur', 'image'"),
         (dict(baseline=np.zeros((3, 3))), r"baseline has shape \(3, 3\), expected \(8, 10, 3\) or \(4, 8, 10, 3\)"),
-        (dict(prior="cam"), "prior='cam' is not a choice; choose from None, 'grad_cam'"),
-        (dict(normalize="no"), "normalize='no' is not a choice; choose from 'after_resize', 'before_resize'"),
-        (dict(noise="shared"), "noise='shared' is not a choice; choose from 'independent', 'common'"),
-        (dict(precision="float16"), "precision='float16' is not a choice; choose from 'float32', 'bfloat16'"),
+        (dict(prior="cam"), "prior 'cam' is not known; choose from None, 'grad_cam'"),
+        (dict(normalize="no"), "normalize 'no' is not known; choose from 'after_resize', 'before_resize'"),
+        (dict(noise="shared"), "noise 'shared' is not known; choose from 'independent', 'common'"),
+        (dict(precision="int8"), "precision 'int8' is not known; choose from None, 'float32', 'bfloat16'"),
         (dict(budget=0), "budget=0 is too small, expected at least 1"),
         (dict(n_samples=0), "n_samples=0 is too small, expected at least 1"),
         (dict(chunk_size=0), "chunk_size=0 is too small, expected at least 1"),
-        (dict(ids=jnp.arange(3)), r"ids have shape \(3,\), expected \(4,\): one integer an image"),
+        (dict(ids=jnp.arange(3)), r"ids have shape \(3,\), expected \(4,\): one integer per image"),
     ],
 )  # fmt: skip
 def test_choices_are_checked(given, message, as_users_run_it):
@@ -290,10 +322,124 @@ def test_gradient_through_score_cam():
     np.testing.assert_allclose(slope, difference, rtol=2e-2)
 
 
-@pytest.mark.parametrize("score", ["probability", "log_probability"])
-def test_a_single_logit_has_no_probability(score):
+@pytest.mark.parametrize(
+    "method", [cams.score_cam, cams.rise, cams.occlusion, cams.recipro_cam, cams.group_cam, cams.ablation_cam]
+)
+def test_a_single_logit_has_no_probability(method):
     head = sscam.Apply(toy.features, lambda params, activations, carry: toy.mlp_head(params, activations, carry)[:, :1])
-    params, images = toy.on_device(toy.params()), jnp.asarray(toy.images())
-    with pytest.raises(ValueError, match="single logit is the same for every input; choose from 'logit', 'sigmoid'"):
-        sscam.score_cam(head, params, images, None, score=score)
-    assert not sscam.score_cam(head, params, images, None, score="sigmoid", baseline="none").flat.all()
+    options = dict(key=KEY) if method is cams.rise else {}
+    for score in ("probability", "log_probability"):
+        with pytest.raises(ValueError, match="single logit is the same .*; choose from 'logit', 'sigmoid'"):
+            method(head, PARAMS, IMAGES, None, score=score, **options)
+    assert not sscam.score_cam(head, PARAMS, IMAGES, None, score="sigmoid", baseline="none").flat.all()
+
+
+@every_method
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_runs_in_every_method(name, dtype):
+    """Parameters and images of half precision: near the map of float32, which all results are in."""
+    half = jax.tree.map(lambda leaf: leaf.astype(dtype), (PARAMS, IMAGES))
+    found, whole = METHODS[name](*half, LABELS), METHODS[name](PARAMS, IMAGES, LABELS)
+    assert [array.dtype.name for array in found] == ["float32"] * 4 + ["bool", "int32"]
+    assert all(bool(jnp.isfinite(array).all()) for array in found)
+    np.testing.assert_allclose(found.logits, whole.logits, atol=0.2)
+
+
+@every_method
+def test_double_precision_runs_in_every_method(name):
+    with jax.enable_x64(True):
+        params, images = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), (PARAMS, IMAGES))
+        found = METHODS[name](params, images, LABELS)
+    assert [array.dtype.name for array in found] == ["float32"] * 4 + ["bool", "int32"]
+    np.testing.assert_allclose(found.maps, METHODS[name](PARAMS, IMAGES, LABELS).maps, atol=2e-3)
+
+
+@every_method
+def test_what_is_not_finite_gives_a_flat_map(name):
+    """One NaN pixel, images near the smallest numbers, infinite parameters: zero and flat, and the others unharmed."""
+    spoilt = IMAGES.at[1, 0, 0, 0].set(jnp.nan)
+    found, whole = METHODS[name](PARAMS, spoilt, LABELS), METHODS[name](PARAMS, IMAGES, LABELS)
+    assert found.flat[1] and not found.maps[1].any()
+    for field in ("maps", "raw", "weights"):
+        assert bool(jnp.isfinite(getattr(found, field)).all())
+    others = jnp.array([0, 2, 3])
+    np.testing.assert_allclose(found.maps[others], whole.maps[others], atol=1e-5)
+    tiny = METHODS[name](PARAMS, IMAGES * 1e-20, LABELS)
+    assert all(bool(jnp.isfinite(getattr(tiny, field)).all()) for field in ("maps", "raw", "weights"))
+
+
+@every_method
+def test_traced_labels_that_are_no_class_give_a_flat_map(name):
+    if name == "eigen_cam":
+        pytest.skip("the class plays no part")
+    found = jax.jit(METHODS[name])(PARAMS, IMAGES, jnp.array([0, -1, 4, 3]))
+    assert found.flat[1:3].all() and not found.maps[1:3].any() and not found.raw[1:3].any()
+    whole = METHODS[name](PARAMS, IMAGES, LABELS)
+    for i in (0, 3):
+        np.testing.assert_allclose(found.maps[i], whole.maps[i], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        (cams.ss_cam, dict(sigma=jnp.array([0.1, 5.0])), r"sigma has shape \(2,\), expected a single number"),
+        (cams.finer_cam, dict(gamma=jnp.ones(2)), r"gamma has shape \(2,\), expected a single number"),
+        (cams.rise, dict(keep=jnp.ones(2)), r"keep has shape \(2,\), expected a single number"),
+        (cams.group_cam, dict(percentile=jnp.ones(2)), r"percentile has shape \(2,\), expected a single number"),
+        (cams.ss_cam, dict(sigma=-1.0), "sigma=-1 is not possible, expected 0 ≤ sigma"),
+        (cams.smooth_grad_cam_pp, dict(sigma=-1.0), "sigma=-1 is not possible, expected 0 ≤ sigma"),
+        (cams.rise, dict(keep=0.0), "keep=0 is not possible, expected 0 < keep ≤ 1"),
+        (cams.group_cam, dict(percentile=101.0), "percentile=101 is not possible, expected 0 ≤ percentile ≤ 100"),
+        (cams.ss_cam, dict(preset="algorithm1", budget=1), "budget=1 is too small: with second_pass"),
+    ],
+)
+def test_numbers_are_checked(method, given, message, as_users_run_it):
+    options = dict(key=KEY) if "key" in inspect.signature(method).parameters else {}
+    with pytest.raises(ValueError, match=message):
+        method(toy.MLP, PARAMS, IMAGES, LABELS, **options, **given)
+
+
+def test_unknown_choices_are_named(as_users_run_it):
+    with pytest.raises(TypeError, match="ss_cam has no argument 'sgima'; choose from .*'sigma'"):
+        sscam.ss_cam(toy.MLP, PARAMS, IMAGES, key=KEY, sgima=1.0)
+    with pytest.raises(TypeError, match="score_cam has no argument 'sigma'"):
+        sscam.score_cam(toy.MLP, PARAMS, IMAGES, sigma=1.0)
+    for flag in ("no", "False", 3):
+        with pytest.raises(ValueError, match=f"channel_softmax {flag!r} is not known; choose from False, True"):
+            sscam.score_cam(toy.MLP, PARAMS, IMAGES, channel_softmax=flag)
+
+
+def test_dead_channels_cost_no_pass_under_vmap():
+    """Two members with one live channel each, not the same: two channels' chunks run, not all six."""
+    seen = []
+
+    def head(params, activations, carry):
+        jax.debug.callback(lambda _: seen.append(1), activations[0, 0, 0, 0])
+        return toy.mlp_head(params, activations, carry)
+
+    apply = sscam.Apply(toy.features, head)
+    members = [PARAMS | dict(conv=jnp.zeros_like(PARAMS["conv"]).at[:, k].set(PARAMS["conv"][:, k])) for k in (1, 4)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    one = functools.partial(sscam.score_cam, apply, baseline="none", chunk_size=1)
+    together = jax.vmap(lambda params: one(params, IMAGES[:1], LABELS[:1]))(stacked)
+    jax.effects_barrier()
+    # Each member: the image as it is, and one live channel.
+    assert len(seen) == 2 * 2
+    for i, params in enumerate(members):
+        close(jax.tree.map(lambda array, row=i: array[row], together), one(params, IMAGES[:1], LABELS[:1]))
+
+
+def test_explicit_sharding():
+    """Images sharded as part of their type go through every check."""
+    mesh = jax.make_mesh((4,), ("b",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        images = jax.device_put(IMAGES, jax.NamedSharding(mesh, jax.sharding.PartitionSpec("b")))
+        params = jax.device_put(PARAMS, jax.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+        labels = jax.device_put(LABELS, jax.NamedSharding(mesh, jax.sharding.PartitionSpec("b")))
+        found = sscam.grad_cam(toy.MLP, params, images, labels)
+    np.testing.assert_allclose(found.maps, sscam.grad_cam(toy.MLP, PARAMS, IMAGES, LABELS).maps, atol=1e-5)
+
+
+def test_a_saliency_prints_its_shapes():
+    text = repr(sscam.grad_cam(toy.MLP, PARAMS, IMAGES))
+    assert text.startswith("Saliency(maps=float32[4, 8, 10], raw=float32[4, 4, 5]") and len(text) < 200

@@ -69,7 +69,7 @@ def test_no_augmentation_is_the_method():
 
 def test_errors(as_users_run_it):
     params, images, labels = arguments(2)
-    with pytest.raises(ValueError, match="fusion='sum' is not a choice; choose from 'max', 'mean'"):
+    with pytest.raises(ValueError, match="fusion 'sum' is not known; choose from 'max', 'mean'"):
         cams.over_layers(cams.grad_cam, toy.MLP, params, images, labels, layers=[EARLY], fusion="sum")
     with pytest.raises(ValueError, match="factors is empty, expected at least one factor"):
         cams.over_augmentations(cams.grad_cam, toy.MLP, params, images, labels, factors=())

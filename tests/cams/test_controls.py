@@ -71,7 +71,7 @@ def test_dead_activations_are_finite(name):
 
 @every_control
 def test_errors(name, as_users_run_it):
-    with pytest.raises(ValueError, match=r"labels have shape \(2,\), expected \(4,\): one class index an image"):
+    with pytest.raises(ValueError, match=r"labels have shape \(2,\), expected \(4,\): one class index per image"):
         CONTROLS[name](toy.MLP, PARAMS, IMAGES, LABELS[:2])
     with pytest.raises(ValueError, match=r"labels \[4\] are not classes of this network; choose from 0 to 3"):
         CONTROLS[name](toy.MLP, PARAMS, IMAGES, [0, 4, 1, 1])
@@ -147,5 +147,5 @@ def test_vmap_over_keys():
 def test_random_map_errors(as_users_run_it):
     with pytest.raises(ValueError, match="key is of kind 'rbg', whose draws depend on the batch"):
         cams.random_map(toy.MLP, PARAMS, IMAGES, None, key=jax.random.key(0, impl="rbg"))
-    with pytest.raises(ValueError, match=r"ids have shape \(3,\), expected \(4,\): one integer an image"):
+    with pytest.raises(ValueError, match=r"ids have shape \(3,\), expected \(4,\): one integer per image"):
         cams.random_map(toy.MLP, PARAMS, IMAGES, None, key=KEY, ids=jnp.arange(3))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import sscam_jax as sscam
-from sscam_jax.cams import _probe, _run
+from sscam_jax.cams import _run, _scores
 from sscam_jax.networks.registry import init_params
 from sscam_jax.types import Sections
 from tests import toy
@@ -24,22 +24,17 @@ LABELS = jnp.array([1, 2])
 
 
 def toy_sections(seen: list[int], read: list[int]) -> Sections:
-    """The toy in three: its stem notes how many inputs it is given, its late part how many features."""
+    """The toy in two: each part notes how many rows it is given."""
 
-    def stem(params, images):
+    def early(params, images):
         jax.debug.callback(lambda: seen.append(images.shape[0]))
-        b, h, w, c = images.shape
-        return images.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4)) @ params["conv"]
-
-    def early(params, responses):
-        activations = (responses + params["bias"].reshape(1, 1, 1, -1)).clip(0)
-        return toy.mlp_hidden(params, activations)
+        return toy.mlp_hidden(params, toy.features(params, images)[0])
 
     def late(params, features):
         jax.debug.callback(lambda: read.append(features.shape[0]))
         return toy.mlp_out(params, features)
 
-    return Sections(stem, early, late)
+    return Sections(early, late)
 
 
 @pytest.mark.parametrize("preset", sscam.SS_CAM_PRESETS)
@@ -54,31 +49,19 @@ def test_sections_are_the_plain_path(preset, noise):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5, err_msg=name)
 
 
-def test_shared_stem_runs_once_a_channel_and_once_a_sample():
-    seen: list[int] = []
-    apply = dataclasses.replace(toy.MLP, sections=toy_sections(seen, []))
-    sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], key=KEY, noise="common", n_samples=10, chunk_size=20)
-    jax.effects_barrier()
-    # 6 channels, and the noise of 10 samples; the plain path would have 60.
-    assert sum(seen) == 6 + 10
-    seen.clear()
-    sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], key=KEY, n_samples=10, chunk_size=20)
-    jax.effects_barrier()
-    assert sum(seen) == 6 * 10
-
-
 @pytest.mark.parametrize(
     ("method", "chunk_size", "early", "late"),
     [
         (sscam.score_cam, 3, [2, 2], [2, 2]),  # a chunk of three has room for one block
         (sscam.score_cam, 1, [1] * 4, [1] * 4),
         (sscam.score_cam, 16, [2, 2], [6]),
-        (sscam.ss_cam, 16, [2] * 10, [10] * 2),
+        (sscam.ss_cam, 16, [2] * 10, [16] * 2),
         (sscam.ss_cam, 40, [2] * 10, [30]),
     ],
 )
-def test_early_layers_run_in_blocks_late_ones_on_a_chunk(method, chunk_size, early, late):
+def test_early_layers_run_in_blocks_late_ones_on_a_chunk(monkeypatch, method, chunk_size, early, late):
     """Four of six channels vary: on a CPU the early part sees two at once, and none that is constant."""
+    monkeypatch.setattr(_run, "_CACHE", 1)  # even the toy's arrays overflow it
     seen: list[int] = []
     read: list[int] = []
     apply = dataclasses.replace(toy.MLP, sections=toy_sections(seen, read))
@@ -100,25 +83,28 @@ def test_an_accelerator_takes_a_whole_chunk(monkeypatch):
     monkeypatch.setattr(_run.jax, "default_backend", lambda: "gpu")
     there = sscam.ss_cam(apply, PARAMS, IMAGES[:1], [1], **options)
     jax.effects_barrier()
-    # Three channels × five samples, twice.
-    assert (seen, read) == ([15, 15], [15, 15])
+    # Six channels × five samples.
+    assert (seen, read) == ([16, 16], [16, 16])
     np.testing.assert_allclose(here.weights, there.weights, rtol=1e-4, atol=1e-6)
 
 
+def test_blocks_follow_the_size_of_the_arrays():
+    """On a CPU small arrays are run many at once, those that overflow the cache by twos."""
+    small = _run.engine_for(toy.MLP, PARAMS, IMAGES, 64, None)
+    wide = _run.engine_for(toy.MLP, PARAMS, jnp.zeros((1, 512, 512, 3)), 64, None)
+    assert small.cpu and (small.block, wide.block) == (64, 2)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])  # without and with a bias
-def test_stems_of_the_networks(name):
-    """late(early(stem(x))) is the network, and the stem is linear."""
+def test_sections_are_the_network(name):
     from sscam_jax.networks.network import cut
     from sscam_jax.networks.registry import _network
 
     params = init_params(name, jax.random.key(0), num_classes=3)
     params = jax.tree.map(lambda leaf: leaf + 0.1 if leaf.ndim == 1 else leaf, params)
     apply = cut(_network(name), 3, None)
-    x, y = jax.random.normal(KEY, (2, 1, 40, 45, 3))
-    respond = jax.jit(apply.sections.stem)
+    x = jax.random.normal(KEY, (1, 40, 45, 3))
     np.testing.assert_allclose(toy.in_sections(apply.sections, params, x), apply(params, x), rtol=1e-5, atol=1e-5)
-    sums = respond(params, x) + 3 * respond(params, y)
-    np.testing.assert_allclose(respond(params, x + 3 * y), sums, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [model.name for model in sscam.models()])
@@ -129,7 +115,7 @@ def test_sections_of_every_network_fit_each_other(name):
     network = _network(name)
     sections, params = cut(network, 5, None).sections, template(network, 5)
     images = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
-    features = jax.eval_shape(sections.early, params, jax.eval_shape(sections.stem, params, images))
+    features = jax.eval_shape(sections.early, params, images)
     assert jax.eval_shape(sections.late, params, features).shape == (2, 5)
     # Those of a whole chunk are held: fewer numbers than the images have.
     assert features.size < images.size
@@ -172,24 +158,28 @@ def test_bfloat16_is_the_networks_alone(noise):
 
 def test_out_of_memory_halves_the_chunk(monkeypatch):
     whole = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=KEY, n_samples=2, chunk_size=12)
-    scored, tried = _run.scored, []
+    compiled, tried = _run._compiled, []
 
-    def small_device(*arguments):
-        tried.append(arguments[-1].chunk_size)
+    def small_device(function, apply, mesh, choices, engine, *arguments):
+        tried.append(engine.chunk_size)
         if tried[-1] > 3:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
-        return scored(*arguments)
+        return compiled(function, apply, mesh, choices, engine, *arguments)
 
-    monkeypatch.setattr(_run, "scored", small_device)
+    monkeypatch.setattr(_run, "_compiled", small_device)
+    monkeypatch.setattr(_run, "_fitting", {})
     with pytest.warns(RuntimeWarning, match="out of memory: going on with chunk_size=") as warned:
         halved = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=KEY, n_samples=2, chunk_size=12)
     assert tried == [12, 6, 3] and len(warned) == 2
     np.testing.assert_allclose(whole.weights, halved.weights, rtol=1e-5)
+    # What fits is remembered: the next call neither fails nor warns.
+    sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=KEY, n_samples=2, chunk_size=12)
+    assert tried == [12, 6, 3, 3]
 
     def broken_device(*arguments):
         raise jax.errors.JaxRuntimeError("INTERNAL: the device is gone")
 
-    monkeypatch.setattr(_run, "scored", broken_device)
+    monkeypatch.setattr(_run, "_compiled", broken_device)
     with pytest.raises(jax.errors.JaxRuntimeError, match="the device is gone"):
         sscam.score_cam(toy.MLP, PARAMS, IMAGES, LABELS)
 
@@ -205,17 +195,19 @@ def test_chunk_for_a_device(monkeypatch, platform, gigabytes, wanted):
     assert _run.auto_chunk(toy.MLP, PARAMS, IMAGES) == wanted
 
 
-@pytest.mark.parametrize("devices", [1, 4])
-@pytest.mark.parametrize("chunk", [1, 3, 16, 100])
-def test_plan(chunk, devices):
-    for channels, samples, block in itertools.product([1, 5, 16, 17, 512], [1, 7, 10], [1, 2, 4, 100]):
-        cut = _probe.plan(channels, samples, chunk, min(block, chunk), devices)
-        about = f"{channels} channels, {samples} samples, blocks of {block}: {cut}"
-        assert cut.channels * cut.samples <= chunk * devices, about
-        assert cut.block_channels * cut.block_samples <= min(block, chunk) * devices, about
-        assert cut.channels % cut.block_channels == cut.samples % cut.block_samples == 0, about
-        assert samples % cut.samples == 0 and cut.block_channels % devices == 0, about
-        assert (cut.chunks - 1) * cut.channels < channels <= cut.chunks * cut.channels, about
+@pytest.mark.parametrize("chunk_size", [1, 3, 16, 100])
+def test_walk_scores_each_live_input_once(chunk_size):
+    for total, n_live, block in itertools.product([1, 5, 17], [0, 1, 4, 17], [1, 2, 100]):
+        engine = _scores.Engine(chunk_size, min(block, chunk_size))
+        forward = _scores.Forward(lambda x: x, lambda x: x)
+        n_live = min(n_live, total)
+        found = _scores.walk(
+            lambda i: (i + 1).astype(jnp.float32)[None], forward, lambda x: x[:, 0], total, jnp.int32(n_live), engine,
+            lambda done: None,
+        )  # fmt: skip
+        # Past the last live one a block is filled up with others, or skipped.
+        assert found.shape == (total,) and found[:n_live].tolist() == list(range(1, n_live + 1)), (total, n_live, block)
+        assert set(found[n_live:].tolist()) <= {0.0, *range(n_live + 1, total + 1)}
 
 
 @pytest.mark.parametrize(("budget", "passes"), [(1, 1), (4, 4), (6, 6), (17, 12), (18, 18), (1000, 60)])
@@ -224,6 +216,17 @@ def test_budget_is_kept(budget, passes):
     saliency = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, key=KEY, n_samples=10, budget=budget, chunk_size=4)
     assert saliency.passes.tolist() == [1 + passes] * 2
     assert ((saliency.weights != 0).sum(1) == min(budget, 6)).all()
+
+
+@pytest.mark.parametrize(("budget", "passes"), [(1, 1), (4, 4), (11, 8), (40, 40), (1000, 40)])
+def test_budget_is_spent_on_live_channels(budget, passes):
+    """Four of six channels are live, N = 10: what the dead ones would have cost buys samples."""
+    dead = PARAMS | dict(conv=PARAMS["conv"].at[:, 4:].set(0.0))
+    saliency = sscam.ss_cam(toy.MLP, dead, IMAGES, LABELS, key=KEY, n_samples=10, budget=budget, chunk_size=4)
+    assert saliency.passes.tolist() == [1 + passes] * 2
+    full = sscam.ss_cam(toy.MLP, dead, IMAGES, LABELS, key=KEY, n_samples=passes // 4 or 1, chunk_size=4)
+    kept = saliency.weights != 0
+    np.testing.assert_allclose(saliency.weights[kept], full.weights[kept], rtol=1e-5)
 
 
 def test_budget_keeps_the_channels_of_largest_variance():

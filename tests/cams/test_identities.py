@@ -7,7 +7,7 @@ import pytest
 
 import sscam_jax as sscam
 from sscam_jax import cams
-from sscam_jax.cams import eigen
+from sscam_jax.cams import eigen, registry
 from tests import toy
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -36,7 +36,7 @@ def same(left, right, fields=("maps", "raw", "weights"), tolerance=1e-5):
 def test_without_noise_it_is_score_cam(noise_on, preset):
     """1. std = 0, N = 1, no prior: exactly Score-CAM with the same score, baseline and channel softmax."""
     plain = sscam.score_cam(toy.MLP, PARAMS, IMAGES, LABELS, preset=preset)
-    quiet = ss_cam(noise_on=noise_on, sigma=0.0, n_samples=1, **sscam.SCORE_CAM_PRESETS[preset])
+    quiet = ss_cam(noise_on=noise_on, sigma=0.0, n_samples=1, **registry.options("score-cam", preset=preset))
     for a, b in zip(plain, quiet, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 

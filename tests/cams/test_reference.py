@@ -9,6 +9,7 @@ import pytest
 
 import sscam_jax as sscam
 from sscam_jax import cams
+from sscam_jax.cams import registry
 from tests import toy
 from tests.reference import cams as reference
 
@@ -77,6 +78,12 @@ def test_gradient_methods(rank, method):
     compare(explain(getattr(sscam, method), rank), raws)
 
 
+def of_preset(method: str, preset: str) -> dict:
+    """A preset's choices, without those that change no formula."""
+    choices = registry.options(method, preset=preset)
+    return {name: value for name, value in choices.items() if name not in ("precision", "budget", "noise")}
+
+
 def numpy_baseline(name: str, image: np.ndarray) -> np.ndarray | None:
     blurred = np.asarray(sscam.ops.blur(jnp.asarray(image)[None])[0])
     return {"none": None, "zeros": np.zeros_like(image), "image": image, "blur": blurred}[name]
@@ -87,10 +94,10 @@ def numpy_baseline(name: str, image: np.ndarray) -> np.ndarray | None:
 )
 def test_score_cam(rank, preset):
     saliency = explain(sscam.score_cam, rank, preset=preset, chunk_size=4)
-    choices = dict(sscam.SCORE_CAM_PRESETS[preset])
+    choices = of_preset("score-cam", preset)
     raws = []
     for _, x, a, _, label in each_image(rank):
-        choices["baseline"] = numpy_baseline(sscam.SCORE_CAM_PRESETS[preset]["baseline"], x)
+        choices["baseline"] = numpy_baseline(sscam.SCORE_CAM_PRESETS[preset].baseline, x)
         raws.append(reference.score_cam(network, x, a, label, **choices))
     compare(saliency, raws) if preset != "torchcam" else compare_low(saliency, raws)
 
@@ -127,7 +134,7 @@ SINGLE_CHOICES = [
 def against_reference(rank: int, preset: str, given: dict) -> None:
     given = dict(n_samples=3) | given
     saliency = explain(sscam.ss_cam, rank, key=KEY, preset=preset, chunk_size=4, **given)
-    choices = dict(sscam.SS_CAM_PRESETS[preset]) | given
+    choices = of_preset("ss-cam", preset) | given
     raws = []
     for i, x, a, g, label in each_image(rank):
         prior = g.mean(tuple(range(rank))) if choices["prior"] else None
@@ -253,7 +260,7 @@ def test_recipro_cam(rank, gaussian):
 def test_is_cam(rank, preset, given):
     given = dict(n_samples=3) | given
     saliency = explain(cams.is_cam, rank, preset=preset, chunk_size=4, **given)
-    choices, raws = dict(cams.IS_CAM_PRESETS[preset]) | given, []
+    choices, raws = of_preset("is-cam", preset) | given, []
     for _, x, a, _, label in each_image(rank):
         choices["baseline"] = x if preset == "torchcam" else np.zeros_like(x)
         raws.append(reference.is_cam(network, x, a, label, **choices))

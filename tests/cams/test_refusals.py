@@ -21,21 +21,21 @@ def explain(method, apply=toy.MLP, images=IMAGES, **options):
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("ablation_cam", dict(score="prob"), "score='prob' is not a choice; choose from 'probability', 'logit'"),
+        ("ablation_cam", dict(score="prob"), "score 'prob' is not known; choose from 'probability', 'logit'"),
         ("recipro_cam", dict(chunk_size=0), "chunk_size=0 is too small, expected at least 1"),
         ("group_cam", dict(groups=0), "groups=0 is too small, expected at least 1"),
         ("rise", dict(key=KEY, n_samples=0), "n_samples=0 is too small, expected at least 1"),
         ("rise", dict(key=KEY, cells=0), "cells=0 is too small, expected at least 1"),
-        ("rise", dict(key=KEY, ids=jnp.arange(3)), r"ids have shape \(3,\), expected \(2,\): one integer an image"),
+        ("rise", dict(key=KEY, ids=jnp.arange(3)), r"ids have shape \(3,\), expected \(2,\): one integer per image"),
         ("rise", dict(key=jax.random.key(0, impl="rbg")), "key is of kind 'rbg', whose draws depend on the batch"),
         ("smooth_grad_cam_pp", dict(key=KEY, n_samples=0), "n_samples=0 is too small, expected at least 1"),
         ("occlusion", dict(window=9), r"window=\(9, 9\) and stride=\(5, 5\) do not fit images of \(8, 10\): expected"),
         ("occlusion", dict(window=2, stride=3), "expected 1 ≤ stride ≤ window ≤ side along every axis"),
         ("occlusion", dict(window=(2, 2, 2)), r"window=\(2, 2, 2\) has 3 axes, expected 2: one a spatial axis"),
         ("finer_cam", dict(n_references=0), "n_references=0 is too small, expected at least 1"),
-        ("shapley_cam", dict(utility="rest"), "utility='rest' is not a choice; choose from 'residual_softmax', 'prob"),
-        ("is_cam", dict(preset="paper"), "preset 'paper' is not one of is_cam; choose from 'straight', 'torchcam'"),
-        ("is_cam", dict(path="curved"), "path='curved' is not a choice; choose from 'straight', 'running_sum'"),
+        ("shapley_cam", dict(utility="rest"), "utility 'rest' is not known; choose from 'residual_softmax', 'prob"),
+        ("is_cam", dict(preset="paper"), "is_cam's preset 'paper' is not known; choose from 'straight', 'torchcam'"),
+        ("is_cam", dict(path="curved"), "path 'curved' is not known; choose from 'straight', 'running_sum'"),
     ],
 )
 def test_choices_are_checked(name, given, message, as_users_run_it):

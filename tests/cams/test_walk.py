@@ -9,7 +9,6 @@ import pytest
 
 import sscam_jax as sscam
 from sscam_jax import cams
-from sscam_jax.cams import _run
 from tests import toy
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -152,24 +151,3 @@ def test_memory_does_not_grow_with_masks():
 
     few, many = temporary_bytes(100), temporary_bytes(1000)
     assert 0 < many - few <= 900 * 4 * 10
-
-
-def test_out_of_memory_halves_the_chunk():
-    tried = []
-
-    def small_device(*arguments):
-        tried.append(arguments[-1].chunk_size)
-        if tried[-1] > 3:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
-        return cams.grad_cam(toy.MLP, PARAMS, IMAGES, LABELS)
-
-    arguments = (toy.MLP, PARAMS, IMAGES, LABELS, (), None)
-    with pytest.warns(RuntimeWarning, match="out of memory: going on with chunk_size=") as warned:
-        _run.run(small_device, *arguments, 12, None)
-    assert tried == [12, 6, 3] and len(warned) == 2
-
-    def broken_device(*arguments):
-        raise jax.errors.JaxRuntimeError("INTERNAL: the device is gone")
-
-    with pytest.raises(jax.errors.JaxRuntimeError, match="the device is gone"):
-        _run.run(broken_device, *arguments, 12, None)
