@@ -9,7 +9,7 @@ from sscam_jax.cams.ablation import ablation_cam, recipro_cam
 from sscam_jax.cams.blackbox import occlusion, rise
 from sscam_jax.cams.compose import over_augmentations, over_layers
 from sscam_jax.cams.controls import fake_cam, gaussian_map, mean_activation, random_map, uniform_map
-from sscam_jax.cams.cost import Cost, cost
+from sscam_jax.cams.costs import Cost, cost
 from sscam_jax.cams.eigen import eigen_cam, eigen_grad_cam
 from sscam_jax.cams.finer import finer_cam
 from sscam_jax.cams.gradient import cam, grad_cam, grad_cam_pp, hires_cam, layer_cam, xgrad_cam
