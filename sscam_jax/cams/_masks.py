@@ -68,12 +68,12 @@ def scored(
     passing = _in_precision(_scores.suited(apply, params, engine), choices)
     forward = _scores.network_of(apply, passing)
     chunks = _chunks(live, samples, choices, engine)
-    rows = Image(images, maps, live, samples, tapped.labels, jnp.cumsum(chunks) - chunks, traced.ids)
+    rows = Image(images, maps, live, samples, tapped.labels, jnp.cumsum(chunks, dtype=jnp.int32) - chunks, traced.ids)
 
     def one_image(row: Image) -> Float[Array, " c"]:
         def tick(done: Int[Array, ""]) -> None:
             if engine.progress is not None:
-                jax.debug.callback(engine.progress, row.before + done, chunks.sum())
+                jax.debug.callback(engine.progress, row.before + done, chunks.sum(dtype=jnp.int32))
 
         work = Work(forward, choices.score, row.label, engine, tick)
         return _channel_scores(row, traced, choices, work)
@@ -102,7 +102,7 @@ def _affordable(maps: Float[Array, "b c *grid"], choices: Choices) -> tuple[Bool
     rounds = choices.budget // jnp.maximum(live.sum(1, dtype=jnp.int32), 1) - int(choices.second_pass)
     samples = jnp.clip(rounds, 1, choices.n_samples)
     most = choices.budget // (samples + int(choices.second_pass))
-    rank = jnp.argsort(jnp.argsort(-jnp.where(live, maps.var(grid), -1.0)))
+    rank = jnp.argsort(jnp.argsort(-jnp.where(live, maps.var(grid), -1.0))).astype(jnp.int32)
     return live & (rank < most[:, None]), samples
 
 

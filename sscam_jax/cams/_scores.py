@@ -242,7 +242,8 @@ def scores(
     total = total if most is None else min(most, total)
     flat = walk(inputs, work.forward, score, total, n_live * samples, work.engine, work.tick)
     sample = jnp.arange(n_samples, dtype=jnp.int32)[None]
-    place = jnp.argsort(order)[:, None] + sample * divisor  # where the walk left a version's sample
+    rank = jnp.argsort(order).astype(jnp.int32)
+    place = rank[:, None] + sample * divisor  # where the walk left a version's sample
     return jnp.where(live[:, None] & (sample < samples), flat[jnp.minimum(place, total - 1)], 0.0)
 
 

@@ -102,7 +102,7 @@ def _rise(
         def mask(index: Int[Array, ""]) -> Float[Array, "*space"]:
             for_cells, for_offset = jax.random.split(jax.random.fold_in(row["key"], index))
             grid = jax.random.bernoulli(for_cells, keep, (cells,) * len(space)).astype(jnp.float32)
-            offset = jax.random.randint(for_offset, (len(space),), 0, jnp.array(sides, jnp.int32))
+            offset = jax.random.randint(for_offset, (len(space),), 0, jnp.array(sides, jnp.int32), jnp.int32)
             enlarged = ops.resize(grid[None], tuple((cells + 1) * side for side in sides))[0]
             return jax.lax.dynamic_slice(enlarged, list(offset), space)
 

@@ -69,7 +69,7 @@ def over_layers(
     found = [method(cut, params, images, labels, **options) for cut in (apply, *layers)]
     maps = jnp.stack([saliency.maps for saliency in found])
     raw = maps.max(0) if fusion == "max" else maps.mean(0)
-    return _fused(found[0], raw, jnp.stack([saliency.passes for saliency in found]).sum(0))
+    return _fused(found[0], raw, jnp.stack([saliency.passes for saliency in found]).sum(0, dtype=jnp.int32))
 
 
 def over_augmentations(
@@ -134,7 +134,7 @@ def over_augmentations(
             saliency = method(apply, params, jnp.flip(changed, axis) if mirrored else changed, classes, **options)
             found.append(saliency._replace(maps=jnp.flip(saliency.maps, axis)) if mirrored else saliency)
     mean = jax.tree.map(lambda *leaves: jnp.stack(leaves).mean(0), *[(each.maps, each.weights) for each in found])
-    passes = 1 + jnp.stack([saliency.passes for saliency in found]).sum(0)
+    passes = 1 + jnp.stack([saliency.passes for saliency in found]).sum(0, dtype=jnp.int32)
     return _fused(found[0]._replace(logits=logits, weights=mean[1]), mean[0], passes)
 
 

@@ -33,7 +33,7 @@ def explain(method, apply=toy.MLP, images=IMAGES, **options):
         ("occlusion", dict(window=2, stride=3), "expected 1 ≤ stride ≤ window ≤ side along every axis"),
         ("occlusion", dict(window=(2, 2, 2)), r"window=\(2, 2, 2\) has 3 axes, expected 2: one a spatial axis"),
         ("finer_cam", dict(n_references=0), "n_references=0 is too small, expected at least 1"),
-        ("shapley_cam", dict(utility="rest"), "utility 'rest' is not known; choose from 'residual_softmax', 'prob"),
+        ("shapley_cam", dict(utility="rest"), "utility 'rest' is not known; choose from 'residual_softmax', 'logit'"),
         ("is_cam", dict(preset="paper"), "is_cam's preset 'paper' is not known; choose from 'straight', 'torchcam'"),
         ("is_cam", dict(path="curved"), "path 'curved' is not known; choose from 'straight', 'running_sum'"),
     ],
