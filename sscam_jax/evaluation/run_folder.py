@@ -202,10 +202,17 @@ class Run:
         self.done[number] = seal
 
     def finish(self, count: int) -> None:
-        """Say how many batches there are."""
+        """Say how many batches there are, as far as this process knows."""
         self._claim()
-        with replacing(self.parts / "count") as path:
-            path.write_text(f"{count}\n", "utf-8")
+        if (known := _count(self.folder)) is None or known < count:
+            with replacing(self.parts / "count") as path:
+                path.write_text(f"{count}\n", "utf-8")
+
+
+def _count(folder: pathlib.Path) -> int | None:
+    """How many batches a process has found."""
+    path = folder / "parts" / "count"
+    return int(path.read_text("utf-8")) if path.is_file() else None
 
 
 def _numbered(folder: pathlib.Path) -> dict[int, pathlib.Path]:
@@ -231,9 +238,7 @@ def _read_part(path: pathlib.Path) -> _Read | None:
 
 def _unfinished(folder: pathlib.Path, noted: Mapping[str, Any], there: Mapping[int, Any]) -> list[str]:
     """The images, or batches, that no part holds."""
-    count, path = noted.get("count"), folder / "parts" / "count"
-    if count is None and path.is_file():
-        count = int(path.read_text("utf-8"))
+    count = _count(folder) if noted.get("count") is None else noted["count"]
     missing = [] if count is None else [number for number in range(count) if number not in there]
     damaged = [f" (its part {number:06}.npz is damaged)" if number in _numbered(folder) else "" for number in missing]
     names = list((noted.get("names") or {}).values())
