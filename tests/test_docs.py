@@ -2,6 +2,7 @@
 
 import html.parser
 import importlib
+import importlib.util
 import os
 import pathlib
 import pkgutil
@@ -51,10 +52,18 @@ def site(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+def _is_module(path: str) -> bool:
+    """Whether a dotted path names a module, which the package's lazy imports may not have loaded yet."""
+    try:
+        return importlib.util.find_spec(path) is not None and bool(importlib.import_module(path))
+    except ModuleNotFoundError:
+        return False
+
+
 def named(path: str) -> Any:
     """What a dotted path stands for; of a module and a function of one name, `package.name` is the function."""
     module, _, rest = path.rpartition(".")
-    while module and module not in sys.modules:
+    while module and not _is_module(module):
         module, _, name = module.rpartition(".")
         rest = f"{name}.{rest}"
     return pkgutil.resolve_name(f"{module}:{rest}") if module else sys.modules[path]
