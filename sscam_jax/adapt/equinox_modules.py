@@ -37,7 +37,8 @@ def equinox(
         model: the module, called as `model(image, *inputs, **kwargs)`, or with a state as
             `model(image, *inputs, state, **kwargs)`, which gives (outputs, state).
         layer: the path of the module inside it whose output is explained, such as "backbone.layer4" or "layers.3"; or
-            of a method of one, such as "backbone.features". Of several arrays that it gives, the first counts.
+            of a method of a module, such as "backbone.features", or of a function in a list of layers. If the layer
+            gives several arrays, the first counts.
         state: what `eqx.nn.make_with_state` made, for batch normalisation; None: the model takes no state.
         inputs: as in `plain`; a key that the model asks for goes here.
         logits: as in `plain`.

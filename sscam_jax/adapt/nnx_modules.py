@@ -35,7 +35,8 @@ def flax_nnx(
     Args:
         model: the module, called as `model(images, *inputs, **kwargs)`.
         layer: the path of the module inside it whose output is explained, such as "backbone.layer4" or "blocks.3"; or
-            of a method of one, such as "backbone.features". Of several arrays that it gives, the first counts.
+            of a method of a module, such as "backbone.features", or of a function in a list of layers. If the layer
+            gives several arrays, the first counts.
         inputs: as in `plain`.
         logits: as in `plain`.
         channels_first: as in `plain`.
