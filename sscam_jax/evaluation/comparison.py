@@ -1,17 +1,24 @@
-"""Methods compared on the same images: with a baseline, with the best of them, and with controls."""
+"""Methods compared on the same images: with a baseline and with controls.
+
+Marks are corrected for the number of comparisons in a table (Benjamini and Hochberg).
+"""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sscam_jax.evaluation import statistics
-from sscam_jax.evaluation.statistics import Estimates, Results
+from sscam_jax.evaluation import intervals, statistics
+from sscam_jax.evaluation.intervals import Estimates
+from sscam_jax.evaluation.statistics import Results
 
 CONTROLS = ("uniform", "gaussian", "random", "mean-activation", "fake-cam")
 """The methods whose maps know nothing of the class, by the part of their names before a colon."""
+
+MARGIN = {"%": 1.0, "": 0.01}
+"""Differences below these, by a metric's unit, are too small to matter: 1 point of a percentage, 0.01 of a share."""
 
 _SIGN = {"higher": 1, "lower": -1}
 
@@ -50,9 +57,11 @@ class Section(NamedTuple):
         n: how many of the images have a value.
         means: the means with their intervals.
         to_baseline: paired differences to the baseline.
-        to_best: paired differences to the best method.
+        p: p-values of these, not corrected; NaN where there is no test.
+        clear: whether a difference is not 0, by Benjamini and Hochberg over all tests of this section.
+        alike: whether a difference is smaller than `MARGIN`, by two one-sided tests, corrected in the same way.
+        comparisons: how many differences were tested.
         best: the method, not a control, with the best mean; -1 where none has a mean.
-        alike: whether a mean can't be told from the best one: the difference's interval does not leave out 0.
         winner: the best control, where it is at least as good as the best method, else -1.
         spread: standard deviations over noise keys.
         flat: images with a value whose map is flat, for any key; they are in the mean, as what a flat map gets.
@@ -66,9 +75,11 @@ class Section(NamedTuple):
     n: Int[np.ndarray, " k"]
     means: Estimates
     to_baseline: Estimates
-    to_best: Estimates
-    best: Int[np.ndarray, " k"]
+    p: Float[np.ndarray, "m k"]
+    clear: Bool[np.ndarray, "m k"]
     alike: Bool[np.ndarray, "m k"]
+    comparisons: int
+    best: Int[np.ndarray, " k"]
     winner: Int[np.ndarray, " k"]
     spread: Float[np.ndarray, "m k"]
     flat: Int[np.ndarray, "m k"]
@@ -84,8 +95,6 @@ class Comparison(NamedTuple):
         baseline: the method that the others are compared with.
         per_class: the metrics that are means over classes.
         keys: how many noise keys.
-        resamples: how many of the images, for the intervals.
-        seed: of these.
         accuracy: the percentage of labelled images that the network classifies as labelled; NaN without labels.
         unreadable: images that can't be read.
         without_class: images without a class to explain.
@@ -98,8 +107,6 @@ class Comparison(NamedTuple):
     baseline: str
     per_class: tuple[str, ...]
     keys: int
-    resamples: int
-    seed: int
     accuracy: float
     unreadable: tuple[str, ...]
     without_class: tuple[str, ...]
@@ -130,26 +137,29 @@ def _best(score: Float[np.ndarray, "m k"], among: Bool[np.ndarray, " m"]) -> Int
     return np.where(np.isinf(score).all(0), -1, score.argmax(0))
 
 
-def _section(title: str, results: Results, specs: Mapping[str, Spec], baseline: int, **options: Any) -> Section:
-    found = statistics.bootstrap(results, **options)
+def _section(
+    title: str, results: Results, specs: Mapping[str, Spec], baseline: int, per_class: Collection[str]
+) -> Section:
+    found = statistics.sample(results, per_class=per_class)
     columns, control = np.arange(len(specs)), np.array([is_control(method) for method in results.methods])
     score = np.array([_SIGN[spec.better] for spec in specs.values()])[None] * found.means
     best, first = _best(score, ~control), _best(score, control)
-    to_best = statistics.differences(found, best)
-    for part in to_best:
-        part[:, best < 0] = np.nan
     wins = (first >= 0) & (best >= 0) & (score[first, columns] >= score[best, columns])
+    margins = np.array([MARGIN[spec.unit] for spec in specs.values()])
+    difference = intervals.differences(found, np.full(len(specs), baseline), margins)
     flat, used = results.flat.any(0).astype(int), (found.weights > 0).astype(int)
     return Section(
         title=title,
         images=len(results.names),
         metrics=specs,
         n=used.sum(0),
-        means=statistics.intervals(found),
-        to_baseline=statistics.differences(found, np.full(len(specs), baseline)),
-        to_best=to_best,
+        means=intervals.intervals(found),
+        to_baseline=difference.estimates,
+        p=difference.p,
+        clear=intervals.discoveries(difference.p),
+        alike=intervals.discoveries(difference.p_apart),
+        comparisons=int((~np.isnan(difference.p)).sum()),
         best=best,
-        alike=~np.isnan(to_best.values) & ~(to_best.low > 0) & ~(to_best.high < 0),
         winner=np.where(wins, first, -1),
         spread=statistics.key_spread(results, found),
         flat=flat @ used,
@@ -164,8 +174,6 @@ def compare(
     *,
     baseline: str,
     per_class: Collection[str] = (),
-    resamples: int = 10_000,
-    seed: int = 0,
     unreadable: Sequence[str] = (),
     without_class: Sequence[str] = (),
     boxes_changed: Sequence[str] = (),
@@ -179,9 +187,7 @@ def compare(
         results: what was measured.
         specs: what is said of the metrics, by their names without `@…`.
         baseline: the method that the others are compared with.
-        per_class: metrics that are averaged over classes, see `statistics.bootstrap`.
-        resamples: how many of the images, for the intervals.
-        seed: of these.
+        per_class: metrics that are averaged over classes, see `statistics.sample`.
         unreadable: images that can't be read, to be named.
         without_class: images without a class to explain, to be named.
         boxes_changed: images whose boxes were changed, to be named.
@@ -214,8 +220,7 @@ def compare(
 
     def section(title: str, some: Results, per_class: Collection[str]) -> Section:
         chosen = {name: specs[name] for name in (metric.partition("@")[0] for metric in some.metrics)}
-        options = dict(per_class=per_class, resamples=resamples, seed=seed)
-        return _section(title, some, chosen, results.methods.index(baseline), **options)
+        return _section(title, some, chosen, results.methods.index(baseline), per_class)
 
     sections = [section("All images", results, per_class)]
     boxed = np.array([specs[name].needs_boxes for name in names])
@@ -234,8 +239,6 @@ def compare(
         baseline=baseline,
         per_class=tuple(per_class),
         keys=len(results.values),
-        resamples=resamples,
-        seed=seed,
         accuracy=float(100 * right.mean()) if right.size else math.nan,
         unreadable=tuple(unreadable),
         without_class=tuple(without_class),

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sscam_jax import metrics
-from sscam_jax.evaluation import pictures, run_folder, statistics
-from sscam_jax.evaluation.statistics import Bootstrap, Estimates, Results
+from sscam_jax.evaluation import intervals, pictures, run_folder, statistics
+from sscam_jax.evaluation.intervals import Estimates
+from sscam_jax.evaluation.statistics import Results, Sample
 
 SCORE_CAM, GRAD_CAM = "score-cam", "grad-cam"
 ENERGIES = ("energy", "energy-over-area")
@@ -196,14 +197,13 @@ def _contrasts(grid: Grid) -> Iterator[_Contrast]:
         yield f"{MORE}, σ = {sigma:g}", text, terms[sigma]
 
 
-def analyse(stored: run_folder.Stored, grid: Grid, size: int, *, resamples: int = 10_000) -> Ablation:
+def analyse(stored: run_folder.Stored, grid: Grid, size: int) -> Ablation:
     """Means over the grid, and the paper's claims.
 
     Args:
         stored: the run of the grid's methods, Score-CAM and Grad-CAM.
         grid: its σ and N.
         size: the side of the network's input in pixels.
-        resamples: of the images, for the intervals.
 
     Returns:
         `Ablation`.
@@ -211,19 +211,20 @@ def analyse(stored: run_folder.Stored, grid: Grid, size: int, *, resamples: int 
     results = with_agreement(stored, size)
     kept = [results.metrics.index(name) for name in TITLES]
     results = results._replace(metrics=tuple(TITLES), values=results.values[..., kept])
-    found = statistics.bootstrap(results, resamples=resamples)
+    found = statistics.sample(results)
     contrasts = list(_contrasts(grid))
-
-    def differences(of: Float[np.ndarray, "*s m k"]) -> Float[np.ndarray, "*s 1 contrasts"]:
-        def place(method: str, column: str) -> tuple[int, int]:
-            return results.methods.index(method), results.metrics.index(column)
-
-        found = [sum(weight * of[(..., *place(*term))] for term, weight in terms.items()) for _, _, terms in contrasts]
-        return np.stack(found, -1)[..., None, :]
-
-    names, weights = tuple(text for _, text, _ in contrasts), np.zeros((len(results.names), len(contrasts)))
-    paired = Bootstrap(names, weights, differences(found.means), differences(found.samples))
-    ends = zip(*(part[0].tolist() for part in statistics.intervals(paired)), strict=True)
+    place = {(m, c): (j, k) for j, m in enumerate(results.methods) for k, c in enumerate(results.metrics)}
+    values, weights = np.zeros((1, len(results.names), len(contrasts))), np.zeros((len(results.names), len(contrasts)))
+    for i, (_, _, terms) in enumerate(contrasts):
+        for term, weight in terms.items():
+            j, k = place[term]
+            values[0, :, i] += weight * found.values[j, :, k]
+            # The columns of one contrast speak of the same images.
+            weights[:, i] = found.weights[:, k]
+    means, one_class = np.einsum("nk,mnk->mk", weights, values), np.zeros(weights.shape, int)
+    names = tuple(text for _, text, _ in contrasts)
+    paired = Sample(names, values, weights, means, one_class, found.photographs)
+    ends = zip(*(part[0].tolist() for part in intervals.intervals(paired)), strict=True)
     return Ablation(
         grid=grid,
         methods=results.methods,
@@ -231,7 +232,7 @@ def analyse(stored: run_folder.Stored, grid: Grid, size: int, *, resamples: int 
         n=(found.weights > 0).sum(0),
         keys=len(results.values),
         columns=results.metrics,
-        means=statistics.intervals(found),
+        means=intervals.intervals(found),
         flat=results.flat.any(0).sum(-1),
         findings=tuple(Finding(claim, text, *each) for (claim, text, _), each in zip(contrasts, ends, strict=True)),
     )

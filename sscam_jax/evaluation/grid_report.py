@@ -15,7 +15,7 @@ from sscam_jax import plots
 from sscam_jax._support import replacing
 from sscam_jax.evaluation import by_name
 from sscam_jax.evaluation.grid import ENERGIES, GRAD_CAM, MORE, SCORE_CAM, TITLES, Ablation, Grid, analyse
-from sscam_jax.evaluation.statistics import LEVEL
+from sscam_jax.evaluation.intervals import LEVEL
 
 # What the figure shows beside the grid: the two methods, and what no score at all would give.
 _BESIDE = {SCORE_CAM: "--", GRAD_CAM: ":", "mean-activation": "-."}
@@ -79,7 +79,7 @@ def markdown(found: Ablation) -> str:
         f"# `ss-cam:{found.grid.preset}` over σ and N",
         "",
         f"* images: {found.images}, of which {found.n[0]} have boxes; noise keys: {found.keys}",
-        f"* mean [{100 * LEVEL:g} % interval], by resampling images; differences are paired on the same images",
+        f"* mean [{100 * LEVEL:g} % interval], over images; differences are paired on the same images",
         "* rank correlation: Spearman's over the pixels of two maps at the input's resolution; 1: the same order",
         *([f"* images with a flat map, which correlates with nothing: {', '.join(flat)}"] if flat else []),
         "",

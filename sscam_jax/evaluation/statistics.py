@@ -1,17 +1,13 @@
-"""From one value an image to what is said of a data set: means, their intervals, paired differences.
+"""From one value per image to the mean of a data set. NumPy, in float64.
 
-NumPy, in float64. Images are what is resampled: an interval says how far the mean would move on other images of
-the same kind, not how exactly one image was measured.
+`intervals` says how far such a mean would move on other images of the same kind.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
-
-LEVEL = 0.95
-"""The share of resamples that an interval covers."""
 
 
 class Results(NamedTuple):
@@ -21,7 +17,7 @@ class Results(NamedTuple):
         names: the n images.
         methods: the m methods.
         metrics: the columns. `name@τ` holds a metric at the operating point τ, `name@δ@τ` one at τ for the
-            demand δ; see `bootstrap` for how they become one value.
+            demand δ; see `sample` for how they become one value.
         values: NaN where a metric does not apply to an image, and, for methods that draw no random numbers, at all
             keys but the first (the same values again are understood too).
         flat: whether the map says nothing.
@@ -42,35 +38,24 @@ class Results(NamedTuple):
     single: Bool[np.ndarray, " n"]
 
 
-class Bootstrap(NamedTuple):
-    """Means over a data set, and the same means over resampled images.
+class Sample(NamedTuple):
+    """One value per image, method and metric, and each image's share in the mean.
 
     Attributes:
         metrics: the k metrics; the columns of one metric have become one.
-        weights: every image's share in a metric's mean, adding up to 1; 0 for images without a value.
+        values: mean over noise keys, at the operating point of the method; 0 where an image is not used.
+        weights: every image's share in a metric's mean. They add up to 1; 0 for images without a value.
         means: of every method and metric; NaN where a method has no value at all.
-        samples: the means over s resamples of the images, the same for all methods; NaN where there are fewer
-            than two images, or a class with fewer than two in a mean over classes.
+        classes: the class of each image, by its number from 0, for metrics that are means over classes; otherwise 0.
+        photographs: the photograph of each image, by its number from 0. VOC gives an example for each class of one.
     """
 
     metrics: tuple[str, ...]
+    values: Float[np.ndarray, "m n k"]
     weights: Float[np.ndarray, "n k"]
     means: Float[np.ndarray, "m k"]
-    samples: Float[np.ndarray, "s m k"]
-
-
-class Estimates(NamedTuple):
-    """Values with the ends of their intervals, NaN where there is none.
-
-    Attributes:
-        values: of every method and metric.
-        low: the intervals' lower ends.
-        high: the intervals' upper ends.
-    """
-
-    values: Float[np.ndarray, "m k"]
-    low: Float[np.ndarray, "m k"]
-    high: Float[np.ndarray, "m k"]
+    classes: Int[np.ndarray, "n k"]
+    photographs: Int[np.ndarray, " n"]
 
 
 def subset(results: Results, keep: Bool[np.ndarray, " n"]) -> Results:
@@ -128,11 +113,6 @@ def _columns(metrics: Sequence[str]) -> dict[str, list[list[int]]]:
     return {name: list(demands.values()) for name, demands in found.items()}
 
 
-def _of_data_set(means: Float[np.ndarray, "*some columns"], demands: list[list[int]]) -> Float[np.ndarray, "*some"]:
-    """One metric from the means of its columns: the best operating point, the mean over demands."""
-    return np.mean([means[..., points].max(-1) for points in demands], axis=0)
-
-
 def _weights(used: Bool[np.ndarray, " n"], groups: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Weights that give the mean over groups of the means over each group's images."""
     _, inverse = np.unique(groups[used], return_inverse=True)
@@ -142,40 +122,32 @@ def _weights(used: Bool[np.ndarray, " n"], groups: Int[np.ndarray, " n"]) -> Flo
     return weights
 
 
-def _counts(groups: Int[np.ndarray, " n"], resamples: int, seed: int) -> Iterator[Int[np.ndarray, "some n"]]:
-    """How often every image is drawn in each resample; a group's images are replaced by images of the group."""
-    n = len(groups)
-    order = np.argsort(groups, kind="stable")
-    _, starts, inverse, sizes = np.unique(groups[order], return_index=True, return_inverse=True, return_counts=True)
-    rng = np.random.default_rng(seed)
-    # A few million draws at a time: ten thousand resamples of a whole data set do not fit into memory.
-    step = max(1, 2**22 // n)
-    for begin in range(0, resamples, step):
-        some = min(step, resamples - begin)
-        drawn = order[starts[inverse] + rng.integers(sizes[inverse], size=(some, n))]
-        yield np.bincount((drawn + n * np.arange(some)[:, None]).ravel(), minlength=some * n).reshape(some, n)
+def _at_best(
+    values: Float[np.ndarray, "m n columns"], weights: Float[np.ndarray, " n"], demands: list[list[int]]
+) -> Float[np.ndarray, "m n"]:
+    """Each image's value of one metric, at each method's best operating point; the mean over demands."""
+    found = []
+    for points in demands:
+        some = values[..., points]
+        best = np.einsum("n,mnp->mp", weights, some).argmax(-1)
+        found.append(np.take_along_axis(some, best[:, None, None], -1)[..., 0])
+    return np.mean(found, axis=0)
 
 
-def bootstrap(
-    results: Results, *, per_class: Collection[str] = (), resamples: int = 10_000, seed: int = 0
-) -> Bootstrap:
-    """Means over keys and then over images, and the same over resamples of the images.
+def sample(results: Results, *, per_class: Collection[str] = ()) -> Sample:
+    """Means over keys and then over images, with the values that they are means of.
 
     Every column of the table speaks of the same images: those at which each method has a value. A method
-    without any value for a metric does not count in this. Columns `name@τ` become the maximum over τ of the mean
+    without any value for a metric does not count in this. Columns `name@τ` become the one with the largest mean
     over images (one operating point for the data set, as MaxBoxAcc has it), `name@δ@τ` the mean over δ of these
-    maxima (MaxBoxAccV2). A resample draws as many images as there are, with replacement, the same for all methods,
-    so that differences between methods are paired.
+    (MaxBoxAccV2).
 
     Args:
-        results: what was measured.
-        per_class: metrics that are averaged over each class's images first and then over classes; images are then
-            resampled within their class.
-        resamples: how many resamples s.
-        seed: of the draws. The same images get the same draws, whatever the methods and metrics.
+        results: what was measured. Names that agree up to a colon are examples of one photograph.
+        per_class: metrics that are averaged over each class's images first and then over classes.
 
     Returns:
-        `Bootstrap`.
+        `Sample`.
 
     Raises:
         ValueError: there is no image, or `per_class` names an unknown metric.
@@ -185,13 +157,12 @@ def bootstrap(
         >>> values = np.float32([0, 1, np.nan]).reshape(1, 1, 3, 1)
         >>> results = Results(("a", "b", "c"), ("cam",), ("hit",), values, none, none.astype(int),
         ...                   np.zeros(3, int), np.zeros(3, int), none[0, 0])
-        >>> found = bootstrap(results, resamples=100)
-        >>> found.means.tolist(), found.weights[:, 0].tolist(), np.unique(found.samples).tolist()
-        ([[0.5]], [0.5, 0.5, 0.0], [0.0, 0.5, 1.0])
+        >>> found = sample(results)
+        >>> found.means.tolist(), found.weights[:, 0].tolist()
+        ([[0.5]], [0.5, 0.5, 0.0])
 
     References:
-        Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; Choe et al., Evaluating Weakly
-        Supervised Object Localization Methods Right (CVPR 2020), section 4.1.
+        Choe et al., Evaluating Weakly Supervised Object Localization Methods Right (CVPR 2020), section 4.1.
     """
     if not results.names:
         raise ValueError("there is no image in the results")
@@ -200,101 +171,31 @@ def bootstrap(
         if name not in columns:
             raise ValueError(f"metric '{name}' is not in the results; choose from {', '.join(map(repr, columns))}")
     values = over_keys(results.values)
-    m, n = values.shape[:2]
-    absent = np.isnan(values).all(1, keepdims=True)
-    used = ~(np.isnan(values) & ~absent).any(0) & ~absent.all(0)
-    weights = np.zeros((n, len(columns)))
-    means = np.full((m, len(columns)), np.nan)
-    samples = np.full((resamples, m, len(columns)), np.nan)
-    # Metrics of the same images share their resamples: they are drawn once.
-    shared: dict[tuple[bytes, bool], list[int]] = {}
-    for k, (name, demands) in enumerate(columns.items()):
-        mask = used[:, np.concatenate(demands)].all(1)
-        weights[mask, k] = 1
-        shared.setdefault((mask.tobytes(), name in per_class), []).append(k)
-    every = list(columns.values())
-    for (_, classes), ks in shared.items():
-        mask = weights[:, ks[0]] > 0
-        if not mask.any():
-            continue
-        groups = results.labels if classes else np.zeros(n, int)
-        share = _weights(mask, groups)
-        weights[:, ks] = share[:, None]
-        # [n, m, columns]: images first, so that a resample is one product of matrices.
-        there = values[:, mask].transpose(1, 0, 2)
-        weighted = (share[mask, None, None] * there).reshape(mask.sum(), -1)
-        mean = weighted.sum(0).reshape(m, -1)
-        means[:, ks] = np.stack([_of_data_set(mean, every[k]) for k in ks], -1)
-        if np.unique(groups[mask], return_counts=True)[1].min() < 2:
-            continue
-        begin = 0
-        for counts in _counts(groups[mask], resamples, seed):
-            resampled = (counts.astype(np.float64) @ weighted).reshape(len(counts), m, -1)
-            samples[begin : begin + len(counts)][..., ks] = np.stack(
-                [_of_data_set(resampled, every[k]) for k in ks], -1
-            )
-            begin += len(counts)
-    return Bootstrap(tuple(columns), weights, means, samples)
+    absent = np.isnan(values).all(1)
+    used = ~(np.isnan(values) & ~absent[:, None]).any(0) & ~absent.all(0)
+    known = np.unique(results.labels, return_inverse=True)[1]
+    weights, one_value, means, classes = [], [], [], []
+    for name, demands in columns.items():
+        points = np.concatenate(demands)
+        groups = known if name in per_class else np.zeros_like(known)
+        share = _weights(used[:, points].all(1), groups)
+        there = np.where(share[:, None] > 0, values, 0)
+        each = _at_best(there, share, demands)
+        weights.append(share)
+        one_value.append(np.nan_to_num(each))
+        means.append(np.where(share.any() & ~np.isnan(each).any(1), np.nan_to_num(each) @ share, np.nan))
+        classes.append(groups)
+    photographs = np.unique([each.partition(":")[0] for each in results.names], return_inverse=True)[1]
+    stacked = (np.stack(each, -1) for each in (one_value, weights, means, classes))
+    return Sample(tuple(columns), *stacked, photographs)
 
 
-def _estimates(values: Float[np.ndarray, "m k"], samples: Float[np.ndarray, "s m k"]) -> Estimates:
-    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return Estimates(values, low, high)
-
-
-def intervals(found: Bootstrap) -> Estimates:
-    """The means with their 95 % percentile intervals.
-
-    An interval is from the 2.5 % to the 97.5 % quantile of the means over resamples. Where all images have the same
-    value it has no width, and with few images it is somewhat too narrow: read it beside n.
-
-    Args:
-        found: means and resamples, of `bootstrap`.
-
-    Returns:
-        `Estimates` of the means.
-
-    Example:
-        >>> samples = np.arange(41.0)[:, None, None]
-        >>> found = Bootstrap(("hit",), np.ones((1, 1)), np.array([[20.0]]), samples)
-        >>> [round(part.item(), 3) for part in intervals(found)]
-        [20.0, 1.0, 39.0]
-    """
-    return _estimates(found.means, found.samples)
-
-
-def differences(found: Bootstrap, reference: Int[np.ndarray, " k"]) -> Estimates:
-    """Paired differences of each method to a reference method, with their 95 % percentile intervals.
-
-    Both methods are resampled together, so what makes an image easy or hard for both cancels: the interval is
-    narrower than two separate ones suggest.
-
-    Args:
-        found: means and resamples, of `bootstrap`.
-        reference: for every metric the position of the method that the others are compared with.
-
-    Returns:
-        `Estimates` of method − reference; 0 without width for the reference itself.
-
-    Example:
-        >>> values = np.array([[[1.0], [2.0]], [[3.0], [4.0]]])
-        >>> found = Bootstrap(("hit",), np.ones((1, 1)), values.mean(0), values)
-        >>> [part.ravel().tolist() for part in differences(found, np.array([0]))]
-        [[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
-    """
-    index = reference[None]
-    return _estimates(
-        found.means - np.take_along_axis(found.means, index, 0),
-        found.samples - np.take_along_axis(found.samples, index[None], 1),
-    )
-
-
-def key_spread(results: Results, found: Bootstrap) -> Float[np.ndarray, "m k"]:
+def key_spread(results: Results, found: Sample) -> Float[np.ndarray, "m k"]:
     """How much the data set's values depend on the noise key: their standard deviation over keys.
 
     Args:
         results: what was measured, with r keys.
-        found: their means, of `bootstrap`.
+        found: their means, of `sample`.
 
     Returns:
         The standard deviations (divisor r − 1) [m, k]: 0 where all keys give the same, NaN where a method has
@@ -304,7 +205,7 @@ def key_spread(results: Results, found: Bootstrap) -> Float[np.ndarray, "m k"]:
         >>> none = np.zeros((2, 1, 1), bool)
         >>> results = Results(("a",), ("ss-cam",), ("hit",), np.float32([1, 3]).reshape(2, 1, 1, 1), none,
         ...                   none.astype(int), np.zeros(1, int), np.zeros(1, int), none[0, 0])
-        >>> key_spread(results, bootstrap(results, resamples=10)).round(3).tolist()
+        >>> key_spread(results, sample(results)).round(3).tolist()
         [[1.414]]
     """
     keys = len(results.values)
@@ -314,5 +215,5 @@ def key_spread(results: Results, found: Bootstrap) -> Float[np.ndarray, "m k"]:
     for weights, demands in zip(found.weights.T, _columns(results.metrics).values(), strict=True):
         used = weights > 0
         means = np.einsum("n,rmnc->rmc", weights[used], results.values[:, :, used].astype(np.float64))
-        spread.append(_of_data_set(means, demands).std(0, ddof=1))
+        spread.append(np.mean([means[..., points].max(-1) for points in demands], axis=0).std(0, ddof=1))
     return np.stack(spread, -1)

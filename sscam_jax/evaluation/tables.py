@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float
 
 from sscam_jax._support import replacing
-from sscam_jax.evaluation.comparison import Comparison, Section, Spec, is_control
-from sscam_jax.evaluation.statistics import LEVEL, Estimates
+from sscam_jax.evaluation.comparison import MARGIN, Comparison, Section, Spec, is_control
+from sscam_jax.evaluation.intervals import LEVEL, Estimates
 
 _ARROW = {"higher": "↑", "lower": "↓"}
 # More columns than these do not fit a page: the others follow in another table. Of long lists the first few are named.
@@ -64,12 +64,13 @@ def _section_lines(found: Comparison, section: Section) -> Iterator[str]:
     titles = [f"{spec.title}{' (%)' if spec.unit == '%' else ''} {_ARROW[spec.better]}" for spec in specs]
 
     def mean(j: int, k: int) -> str:
-        mark = "**{}**" if j == section.best[k] else "{} ≈" if section.alike[j, k] else "{}"
+        mark = "**{}**" if j == section.best[k] else "{}"
         return _cell(section.means, j, k, decimals[k], mark=mark)
 
     def difference(j: int, k: int) -> str:
-        clear = section.to_baseline.low[j, k] > 0 or section.to_baseline.high[j, k] < 0
-        return _cell(section.to_baseline, j, k, decimals[k], sign="+", mark="**{}**" if clear else "{}")
+        mark = "**{}**" if section.clear[j, k] else "{}"
+        mark += " ≈" if section.alike[j, k] else ""
+        return _cell(section.to_baseline, j, k, decimals[k], sign="+", mark=mark)
 
     def spread(j: int, k: int) -> str:
         return "–" if math.isnan(section.spread[j, k]) else f"{section.spread[j, k]:.{decimals[k] + 1}f}"
@@ -101,7 +102,7 @@ def _section_lines(found: Comparison, section: Section) -> Iterator[str]:
         )
     others = [j for j in every if found.methods[j] != found.baseline]
     if others:
-        yield from (f"### Paired differences to `{found.baseline}`", "")
+        yield from (f"### Paired differences to `{found.baseline}`, {section.comparisons} comparisons", "")
         yield from tables(titles, others, difference)
     noisy = [j for j in every if np.nan_to_num(section.spread[j]).any()]
     if noisy:
@@ -134,7 +135,7 @@ def markdown(found: Comparison) -> str:
         ...                   no, no.astype(int), np.array([3, 4]), np.array([3, 3]), no[0, 0])
         >>> found = compare(results, {"drop": drop}, baseline="grad-cam")
         >>> [line for line in markdown(found).splitlines() if "grad-cam" in line][0]
-        '| `grad-cam` | **1.50** [1.00, 2.00] |'
+        '| `grad-cam` | **1.50** |'
     """
     first = found.sections[0]
     accuracy = "" if math.isnan(found.accuracy) else f", {found.accuracy:.2f} % of them classified as labelled"
@@ -147,12 +148,15 @@ def markdown(found: Comparison) -> str:
         *_named(found.without_class, "left out, since they have no class to explain"),
         *_named(found.boxes_changed, "measured with boxes that the crop or an error changed"),
         *_named(found.unfinished, "not measured yet: the same command goes on"),
-        f"* mean [{100 * LEVEL:g} % interval]: percentiles of {found.resamples} bootstrap resamples of the images, the"
-        " same for all methods; n: images that have a value for every method",
+        f"* mean [{100 * LEVEL:g} % interval]; no interval: too few images for one that holds, or all have the same"
+        " value; n: images that have a value for every method",
         *([f"* mean over classes of the means over their images: {per_class}"] if per_class else []),
-        "* ↑ higher is better, ↓ lower is better; **bold**: the best method; ≈: can't be told from it, the interval of"
-        " their paired difference holds 0; ⚠: a control is at least as good as the best method",
-        "* differences: method − baseline on the same images; **bold**: the interval does not hold 0",
+        "* ↑ higher is better, ↓ lower is better; **bold**: the best mean, not a test; ⚠: a control is at least as good"
+        " as the best method",
+        "* differences: method − baseline on the same images. Each interval is for one difference alone. **Bold** is"
+        " corrected for all comparisons under the heading (Benjamini-Hochberg, 5 % of the bold ones are expected to be"
+        f" wrong). ≈: smaller than {MARGIN['%']:g} point (%) or {MARGIN['']:g} (others), by two one-sided tests,"
+        " corrected in the same way. No mark: the images do not decide",
         "* flat maps say nothing; they are in the means, with what the metrics give a map of zeros",
         "",
     ]
@@ -184,10 +188,11 @@ def _records(found: Comparison) -> Iterator[dict[str, Any]]:
                 for key, part in (
                     ("mean", section.means),
                     ("difference", section.to_baseline),
-                    ("to_best", section.to_best),
                 ):
                     ends = (_number(end[j, k]) for end in part)
                     record |= zip((key, f"{key}_low", f"{key}_high"), ends, strict=True)
+                record["p"] = _number(section.p[j, k])
+                record["clear"] = bool(section.clear[j, k])
                 record["best"] = bool(j == section.best[k])
                 record["alike"] = bool(section.alike[j, k])
                 record["wins"] = bool(j == section.winner[k])
@@ -205,7 +210,8 @@ def document(found: Comparison) -> dict[str, Any]:
 
     Returns:
         What was compared, and under "records" one flat record for every section, metric and method; None where
-        there is no value. `difference` is to the baseline, `to_best` to the best method; `wins`: a control that is at
+        there is no value. `difference` is to the baseline, `p` its p-value
+        before, `clear` its mark after the correction; `alike`: smaller than the margin; `wins`: a control that is at
         least as good as the best method.
 
     Example:
@@ -221,7 +227,7 @@ def document(found: Comparison) -> dict[str, Any]:
         [('grad-cam', 0.0), ('uniform', 2.5)]
     """
     about = dict(methods=list(found.methods), baseline=found.baseline, per_class=list(found.per_class), keys=found.keys)
-    interval = dict(level=LEVEL, resamples=found.resamples, seed=found.seed)
+    interval = dict(level=LEVEL, margin=MARGIN, comparisons=[each.comparisons for each in found.sections])
     accuracy = None if math.isnan(found.accuracy) else found.accuracy
     names = ("unreadable", "without_class", "boxes_changed", "unfinished")
     left_out = {name: list(getattr(found, name)) for name in names}

@@ -19,7 +19,7 @@ from sscam_jax.evaluation.loop import Part
 
 GRID = grid.grid("paper", [4, 0.5], [8, 1])
 METHODS = ("score-cam", "grad-cam", *GRID.specs(), "uniform", "mean-activation")
-IMAGES, KEYS, SIDE = 6, 2, 5
+IMAGES, KEYS, SIDE = 12, 2, 5
 
 
 def made_up(folder: pathlib.Path, energy: dict[str, float], weight: dict[float, float]) -> run_folder.Stored:
@@ -93,7 +93,7 @@ def test_maps_are_compared_at_the_inputs_resolution(stored):
 
 
 def test_claims_that_hold_are_held(stored):
-    found = grid.analyse(stored, GRID, SIDE, resamples=500)
+    found = grid.analyse(stored, GRID, SIDE)
     assert found.verdicts == {LOW: "held", HIGH: "held", MORE: "held"}
     every, *more = [each for each in found.findings if each.claim.startswith(MORE)]
     assert every.claim == MORE and len(more) == 2
@@ -109,7 +109,7 @@ AS_DENIED = {0.5: 0.9, 4.0: 0.1}
 
 
 def test_the_opposite_is_not_held(tmp_path):
-    found = grid.analyse(made_up(tmp_path / "run", LESS_ENERGY, AS_DENIED), GRID, SIDE, resamples=500)
+    found = grid.analyse(made_up(tmp_path / "run", LESS_ENERGY, AS_DENIED), GRID, SIDE)
     assert found.verdicts == {LOW: "not held", HIGH: "not held", MORE: "not held"}
 
 
@@ -122,13 +122,13 @@ def test_images_that_disagree_tell_nothing(stored, tmp_path):
     }
     results = stored.results._replace(names=tuple(map(str, range(2 * IMAGES))), **both)
     both_places = [*stored.places, *other.places]
-    found = grid.analyse(stored._replace(results=results, places=both_places), GRID, SIDE, resamples=500)
+    found = grid.analyse(stored._replace(results=results, places=both_places), GRID, SIDE)
     assert set(found.verdicts.values()) == {"can't be told"}
 
 
 def test_a_claim_holds_only_if_all_of_its_differences_do(tmp_path):
     # σ = 4 comes nearer to Grad-CAM, but stays nearer to Score-CAM.
-    found = grid.analyse(made_up(tmp_path / "run", MORE_ENERGY, {0.5: 0.0, 4.0: 0.35}), GRID, SIDE, resamples=500)
+    found = grid.analyse(made_up(tmp_path / "run", MORE_ENERGY, {0.5: 0.0, 4.0: 0.35}), GRID, SIDE)
     assert [each.verdict for each in found.findings if each.claim == HIGH] == ["held", "not held"]
     assert found.verdicts == {LOW: "held", HIGH: "not held", MORE: "held"}
 
@@ -139,18 +139,18 @@ def test_one_image_says_nothing(stored):
         **{name: getattr(stored.results, name)[:, :, :1] for name in ("values", "flat", "passes")},
     )
     one = one._replace(**{name: getattr(one, name)[:1] for name in ("labels", "predicted", "single")})
-    found = grid.analyse(stored._replace(results=one), GRID, SIDE, resamples=50)
+    found = grid.analyse(stored._replace(results=one), GRID, SIDE)
     assert set(found.verdicts.values()) == {"can't be told"}
     assert "[" not in grid_report.markdown(found).partition("## ")[2]
     assert json.loads(json.dumps(grid_report.document(found), allow_nan=False))["findings"][0]["low"] is None
 
 
 def test_what_is_written_says_what_was_found(stored):
-    found = grid.analyse(stored, GRID, SIDE, resamples=500)
+    found = grid.analyse(stored, GRID, SIDE)
     text, content = grid_report.markdown(found), grid_report.document(found)
-    for line in ("* σ low: close to Score-CAM: **held**", "images: 6, of which 6 have boxes; noise keys: 2"):
+    for line in ("* σ low: close to Score-CAM: **held**", "images: 12, of which 12 have boxes; noise keys: 2"):
         assert line in text
-    assert "`uniform` 6" in text and "`score-cam` " not in text.partition("flat map")[2].partition("\n")[0]
+    assert "`uniform` 12" in text and "`score-cam` " not in text.partition("flat map")[2].partition("\n")[0]
     method = GRID.spec(4.0, 8)
     [record] = [each for each in content["records"] if (each["method"], each["column"]) == (method, "energy")]
     assert (record["sigma"], record["n_samples"], record["n"]) == (4.0, 8, IMAGES)
@@ -160,7 +160,7 @@ def test_what_is_written_says_what_was_found(stored):
 
 
 def test_the_figure_has_a_line_for_every_sigma_and_n(stored):
-    found = grid.analyse(stored, GRID, SIDE, resamples=50)
+    found = grid.analyse(stored, GRID, SIDE)
     drawn = grid_report.draw(found)
     assert len(drawn.axes) == 8
     panel = drawn.axes[0]  # energy over σ

@@ -26,7 +26,7 @@ def rows(text: list[str], start: str) -> list[list[str]]:
 
 
 def test_means_as_they_are_read():
-    """The best bold, what can't be told from it marked, controls last and beside the metric that one wins."""
+    """The best bold, corrected marks on differences, controls last and beside the metric that one wins."""
     text = lines(clear_cut())
     table = text[text.index("## All images, n = 20") + 2 :]
     table = [cells(line) for line in table[: table.index("")]]
@@ -37,7 +37,10 @@ def test_means_as_they_are_read():
     assert drop == f"Average Drop (%) ↓, n = 20 ⚠ uniform {control}" and energy == "Energy (%) ↑, n = 20"
     best = [[cell.startswith("**") for cell in row[1:]] for row in table[2:5]]
     assert best == [[False, True], [True, False], [False, False]]
-    assert [["≈" in cell for cell in row[1:]] for row in table[2:5]] == [[False, False], [False, False], [False, True]]
+    [title] = [line for line in text if line.startswith("### Paired differences")]
+    assert title == "### Paired differences to `a`, 6 comparisons"
+    bold = [[cell.startswith("**") for cell in rows(text, name)[1][1:]] for name in ("`b`", "`c")]
+    assert bold == [[True, True], [True, False]]
     assert "* ⚠ Average Drop: the control `uniform` is at least as good as the best method, `b`" in text
     assert sum("⚠" in line for line in text) == 3, "the legend, the heading, the note"
 
@@ -48,13 +51,13 @@ def test_numbers():
     values = [[[[12.345678, 0.25, 0.00012345, NAN]] * 2, [[1.0, 2.0, 0.0, 33.0]] * 2]]
     text = lines(measured(values, ["drop", "road", "tiny", "energy"], ["a", "b"]), specs, baseline="b")
     means, differences = rows(text, "`a`")[:2]
-    assert means[1:] == ["12.35 [12.35, 12.35]", "0.250 [0.250, 0.250]", "**0.000123** [0.000123, 0.000123]", "–"]
-    assert differences[1:3] == ["**+11.35** [+11.35, +11.35]", "**-1.750** [-1.750, -1.750]"]
+    assert means[1:] == ["12.35", "0.250", "**0.000123**", "–"]
+    assert differences[1:3] == ["+11.35", "-1.750"]
 
 
 def test_without_an_interval_the_mean_stands_alone():
     text = lines(measured([[[[12.0]], [[13.0]]]], ["drop"], ["a", "b"]))
-    assert rows(text, "`b`")[0] == ["`b`", "13.00 ≈"]
+    assert rows(text, "`b`")[0] == ["`b`", "13.00"]
     assert rows(text, "`b`")[1] == ["`b`", "+1.00"]
 
 
@@ -111,9 +114,9 @@ def test_files_say_the_same(tmp_path: pathlib.Path):
     [record] = [r for r in records if (r["section"], r["metric"], r["method"]) == ("All images", "energy", "a")]
     section = found.sections[0]
     assert record["mean"] == section.means.values[0, 1] and record["mean_high"] == section.means.high[0, 1]
-    assert record["difference_low"] == section.to_baseline.low[0, 1] and record["to_best"] == 0
+    assert record["difference_low"] == section.to_baseline.low[0, 1]
     assert (record["images"], record["n"], record["per_class"]) == (20, 19, True)
-    assert (record["best"], record["alike"], record["wins"], record["control"]) == (True, True, False, False)
+    assert (record["best"], record["alike"], record["wins"], record["control"]) == (True, False, False, False)
     [control] = [r for r in records if (r["metric"], r["method"]) == ("drop", "uniform")]
     assert control["control"] and control["wins"] and control["key_spread"] is None
 

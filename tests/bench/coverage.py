@@ -1,0 +1,139 @@
+"""How often the 95 % intervals hold the true mean, and how often tables mark what is not there.
+
+The population are values per image that are stored in `notebooks/results`: 2009 images for most metrics, 40 for
+insertion and deletion. Data sets of n images are drawn from it with replacement; the truth is the population's mean.
+A row is a kind of metric; every network and method (or pair of methods) with that metric is a cell. The table shows
+the mean over cells and the worst cell.
+
+    python tests/bench/coverage.py
+"""
+
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from sscam_jax.evaluation import intervals, parquet, statistics
+from sscam_jax.evaluation.comparison import is_control
+from sscam_jax.evaluation.statistics import Sample
+
+RESULTS = pathlib.Path(__file__).parents[2] / "notebooks" / "results"
+SIZES = (12, 40, 500)
+KINDS = {
+    "average-drop": "all", "average-gain": "all", "average-increase": "all", "energy": "all",
+    "energy-over-area": "all", "pointing": "all", "insertion": "40", "deletion": "40",
+}  # fmt: skip
+_CONSTANT = ("uniform", "fake-cam", "cam")  # `cam` is `grad-cam` on ResNet-18
+
+
+def populations(metric: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of every network: methods' values, their differences to Grad-CAM, and twenty groups of ImageNet's classes."""
+    for path in sorted(RESULTS.glob(f"*_{KINDS[metric]}.parquet")):
+        found = parquet.read(path)
+        if metric in found.metrics:
+            values = found.values[0, :, :, found.metrics.index(metric)].astype(np.float64)
+            shown = [j for j, method in enumerate(found.methods) if method not in _CONSTANT]
+            others = values[[j for j in shown if found.methods[j] != "grad-cam"]]
+            apart = others - values[found.methods.index("grad-cam")]
+            # Methods that are the same map up to rounding have no difference to be found.
+            yield values[shown], apart[apart.std(1) > 1e-3], found.labels // 50
+
+
+def drawn(values: np.ndarray, metric: str, classes: np.ndarray | None) -> Sample:
+    """Data sets [d, n] as the methods of one sample, which all get their intervals at once."""
+    groups = np.zeros(values.shape[1], int) if classes is None else np.unique(classes, return_inverse=True)[1]
+    sizes = np.bincount(groups)
+    weights = 1 / (len(sizes) * sizes[groups])
+    one = (values[..., None], weights[:, None], (values @ weights)[:, None], groups[:, None])
+    return Sample((metric,), *one, np.arange(values.shape[1]))
+
+
+def held(values: np.ndarray, metric: str, n: int, draws: int, rng: np.random.Generator, *, paired: bool) -> float:
+    """The share of data sets of n images whose interval holds the mean; NaN where there is no interval."""
+    data, truth = values[rng.integers(len(values), size=(draws, n))], values.mean()
+    if paired:  # method 0 is the reference that the others are compared with
+        data = np.concatenate([np.zeros((1, n)), data])
+        low, high = (
+            end[1:, 0] for end in intervals.differences(drawn(data, metric, None), np.array([0])).estimates[1:]
+        )
+    else:
+        low, high = (end[:, 0] for end in intervals.intervals(drawn(data, metric, None))[1:])
+    there = np.isfinite(low)
+    return float(np.mean((low <= truth) & (truth <= high), where=there)) if there.any() else np.nan
+
+
+def held_by_class(
+    values: np.ndarray, labels: np.ndarray, metric: str, n: int, draws: int, rng: np.random.Generator, *, paired: bool
+) -> float:
+    """The same for means over classes; the classes are those that were drawn."""
+    of_class, found = np.array([values[labels == c].mean() for c in range(20)]), []
+    for _ in range(draws):
+        some = rng.integers(len(values), size=n)
+        truth = of_class[np.unique(labels[some])].mean()
+        data = values[some][None]
+        if paired:
+            sample = drawn(np.concatenate([np.zeros((1, n)), data]), metric, labels[some])
+            low, high = (end[1, 0] for end in intervals.differences(sample, np.array([0])).estimates[1:])
+        else:
+            low, high = (end[0, 0] for end in intervals.intervals(drawn(data, metric, labels[some]))[1:])
+        found.append(low <= truth <= high if np.isfinite(low) else np.nan)
+    # Where most data sets have too few images per class, those that have enough are a selection.
+    return float(np.nanmean(found)) if np.isfinite(found).mean() > 0.5 else np.nan
+
+
+def line(name: str, cells: dict[int, list[float]]) -> str:
+    shown = (f"{np.mean(each):.3f} ({min(each):.3f})" if np.isfinite(each).all() else "–" for each in cells.values())
+    return f"| {name} | {' | '.join(shown)} |"
+
+
+def coverage(draws: int = 2000) -> Iterator[str]:
+    """The table of the documentation."""
+    rng = np.random.default_rng(0)
+    yield from ("| metric | " + " | ".join(f"n = {n}" for n in SIZES) + " |", "|---|" + "---|" * len(SIZES))
+    for metric in KINDS:
+        for paired, what in ((False, "mean"), (True, "difference")):
+            cells = {
+                n: [
+                    held(each, metric, n, draws, rng, paired=paired)
+                    for of in populations(metric)
+                    for each in of[paired]
+                ]
+                for n in SIZES
+            }
+            yield line(f"`{metric}`, {what}", cells)
+    for metric in ("pointing", "average-drop", "energy"):
+        for paired, what in ((False, "mean"), (True, "difference")):
+            cells = {
+                n: [
+                    held_by_class(each, of[2], metric, n, draws // 10, rng, paired=paired)
+                    for of in populations(metric)
+                    for each in of[paired][:4]
+                ]
+                for n in SIZES
+            }
+            yield line(f"`{metric}`, {what} over 20 classes", cells)
+
+
+def tables_with_marks(name: str, tables: int = 500) -> tuple[int, int, float, float]:
+    """Images, comparisons, and tables with a mark when signs are drawn at random: without and with the correction."""
+    found = parquet.read(RESULTS / f"{name}.parquet")
+    shown = [j for j, method in enumerate(found.methods) if not is_control(method)]
+    sample, rng = statistics.sample(found), np.random.default_rng(0)
+    values = sample.values[shown] - sample.values[found.methods.index("grad-cam")]
+    reference = np.full(len(sample.metrics), [found.methods[j] for j in shown].index("grad-cam"))
+    single, corrected = [], []
+    for _ in range(tables):
+        signs = rng.choice([-1, 1], (1, values.shape[1], 1))
+        flipped = sample._replace(values=signs * values, means=np.einsum("nk,mnk->mk", sample.weights, signs * values))
+        p = intervals.differences(flipped, reference).p
+        single.append((p < 0.05).any())
+        corrected.append(intervals.discoveries(p).any())
+    return values.shape[1], int((~np.isnan(p)).sum()), float(np.mean(single)), float(np.mean(corrected))
+
+
+if __name__ == "__main__":
+    print(*coverage(), sep="\n", flush=True)
+    print("\n| run | images | comparisons | a mark without correction | with it |\n|---|---|---|---|---|")
+    for name in sorted(path.stem for path in RESULTS.glob("*.parquet")):
+        n, comparisons, single, corrected = tables_with_marks(name)
+        print(f"| `{name}` | {n} | {comparisons} | {single:.3f} | {corrected:.3f} |", flush=True)
