@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 
 from sscam_jax.evaluation.statistics import Sample
 

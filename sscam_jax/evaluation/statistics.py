@@ -186,8 +186,8 @@ def sample(results: Results, *, per_class: Collection[str] = ()) -> Sample:
         means.append(np.where(share.any() & ~np.isnan(each).any(1), np.nan_to_num(each) @ share, np.nan))
         classes.append(groups)
     photographs = np.unique([each.partition(":")[0] for each in results.names], return_inverse=True)[1]
-    stacked = (np.stack(each, -1) for each in (one_value, weights, means, classes))
-    return Sample(tuple(columns), *stacked, photographs)
+    each_image, shares, mean, class_of = (np.stack(each, -1) for each in (one_value, weights, means, classes))
+    return Sample(tuple(columns), each_image, shares, mean, class_of, photographs)
 
 
 def key_spread(results: Results, found: Sample) -> Float[np.ndarray, "m k"]:
