@@ -1,25 +1,36 @@
-# `make demo` explains real photographs, `make test` checks everything, `make docs` writes the site into site/.
+# `make demo` explains real photographs, `make docs` writes the site into site/. `make check` is for the inner loop,
+# `make test` for a commit, `make test-all` runs what `make test` leaves out as well. PYTHON=python3.13 chooses another.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-BIN := .venv/bin
+# One environment per version of Python, so that none is used by mistake for another.
+VENV := .venv/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+BIN := $(VENV)/bin
 
-.PHONY: demo test docs clean
+.PHONY: demo check lint test test-all docs clean
 
-demo: .venv/demo
+demo: $(VENV)/.demo
 	$(BIN)/sscam demo --out demo
 
-test: .venv/dev
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint
+	$(BIN)/pytest tests/cams/test_registry.py tests/cams/test_refusals.py tests/cams/test_parity.py tests/test_api.py
+
+test: lint
 	$(BIN)/pytest
 
-docs: .venv/docs
+test-all: test
+	$(BIN)/pytest -m slow
+
+docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict --site-dir site
 
 # A stamp file per extra, so that an edited pyproject.toml reinstalls.
-.venv/%: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(VENV)/.%: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@
 
