@@ -385,7 +385,7 @@ def test_equinox_a_forgotten_state_and_a_mistaken_layout(eqx, as_users_run_it):
         sscam.grad_cam(apply, params, IMAGES, LABELS)
     apply, params = adapt.equinox(net, "blocks.0", state=state)
     with pytest.raises(ValueError, match=r"but it does with the channels last in the images, jnp.moveaxis\(images"):
-        sscam.grad_cam(apply, params, jnp.moveaxis(IMAGES, -1, 1), LABELS)
+        apply(params, jnp.moveaxis(IMAGES, -1, 1))
 
 
 # Haiku
