@@ -201,7 +201,8 @@ def prepared(
             traced = jax.jit(call).trace(of["params"], of["images"], of["labels"], keywords)
             return Explainer(function, tuple(given), True, dict(choices, program=fingerprint.program(traced, function)))
         except TypeError as error:
-            refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            # Python's words for a keyword that is not known, and those of methods with **changes.
+            refused = re.search(r"(?:unexpected keyword|has no) argument '(\w+)'", str(error))
             if refused is None or refused[1] not in given or not anything:
                 if not isinstance(error, jax.errors.JAXTypeError):
                     raise
