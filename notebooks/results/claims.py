@@ -1,0 +1,98 @@
+"""The numbers of docs/results.md: paired differences with their intervals and p-values, corrected within each family.
+
+A family is what was looked at for one question. Every claim has the corrected p-value of Holm.
+
+    python notebooks/results/claims.py
+"""
+
+import pathlib
+
+import numpy as np
+
+from sscam_jax.evaluation import intervals, parquet, statistics
+from sscam_jax.evaluation.statistics import Results
+from sscam_jax.metrics import METRICS
+
+RESULTS = pathlib.Path(__file__).parent
+MAIN = ("average-drop", "average-gain", "insertion", "deletion", "energy", "energy-over-area")
+S = "score=logit,channel_softmax=true"
+
+# A question, the run, and method against reference.
+FAMILIES = {
+    "σ = 0.5 against 4": [
+        ("squeezenet1_1_40", "ss-cam:paper,sigma=0.5,budget=320", "ss-cam:paper,budget=320"),
+        ("resnet18_40", "ss-cam:light,budget=512", "ss-cam:paper,budget=512"),
+        ("squeezenet1_0_40", "ss-cam:light,budget=512", "ss-cam:paper,budget=512"),
+    ],
+    "σ = 0.5 against Score-CAM": [
+        ("squeezenet1_1_40", "ss-cam:paper,sigma=0.5,budget=320", "score-cam"),
+        ("resnet18_40", "ss-cam:light,budget=512", "score-cam"),
+        ("squeezenet1_0_40", "ss-cam:light,budget=512", "score-cam"),
+    ],
+    "the paper's preset against the methods that it names": [
+        (run, "ss-cam:paper", other)
+        for run in ("resnet18_40", "squeezenet1_0_40")
+        for other in ("grad-cam", "grad-cam++", "score-cam", "mean-activation")
+    ],
+    "the reading of the authors' notebooks": [
+        (run, "ss-cam:authors", "mean-activation") for run in ("resnet18_40", "squeezenet1_0_40")
+    ],
+    "ten samples against one": [
+        (run, "ss-cam:paper", "ss-cam:paper,budget=512") for run in ("resnet18_40", "squeezenet1_0_40")
+    ],
+    "logits with a softmax over channels": [("squeezenet1_1_40", f"ss-cam:paper,{S},sigma=1,budget=320", "score-cam")],
+    "class or not": [
+        (f"{network}_all", "grad-cam", "mean-activation") for network in ("resnet18", "squeezenet1_0", "squeezenet1_1")
+    ],
+    "methods of a few passes": [
+        ("squeezenet1_1_all", method, "grad-cam")
+        for method in (
+            "grad-cam++", "xgrad-cam", "hires-cam", "layer-cam", "finer-cam", "shapley-cam", "eigen-cam",
+            "eigen-grad-cam",
+        )
+    ],
+}  # fmt: skip
+CONFIRM = [
+    ("squeezenet1_1_confirm", "ss-cam:paper,sigma=0.5,budget=320", "ss-cam:paper,budget=320"),
+    ("squeezenet1_1_confirm", "ss-cam:paper,sigma=0.5,budget=320", "score-cam"),
+]
+
+
+def compared(results: Results, method: str, other: str) -> list[tuple[str, int, float, float, float, float, float]]:
+    """Of every main metric: name, n, difference, interval, p, and p that it is not within the margin."""
+    kept = [name for name in (*MAIN, "pointing") if name in results.metrics]
+    columns = [results.metrics.index(name) for name in kept]
+    found = statistics.sample(results._replace(metrics=tuple(kept), values=results.values[..., columns]))
+    margins = np.array([1.0 if METRICS[name].unit == "%" else 0.01 for name in kept])
+    reference = np.full(len(kept), results.methods.index(other))
+    difference, j = intervals.differences(found, reference, margins), results.methods.index(method)
+    parts = (*difference.estimates, difference.p, difference.p_apart)
+    n = (found.weights > 0).sum(0).tolist()
+    return [(name, n[k], *(float(part[j, k]) for part in parts)) for k, name in enumerate(kept)]
+
+
+def family(pairs: list[tuple[str, str, str]]) -> list[str]:
+    rows = []
+    for run, method, other in pairs:
+        found = parquet.read(RESULTS / f"{run}.parquet")
+        rows += [(run, method, other, *each) for each in compared(found, method, other)]
+    p, apart = (np.array([row[k] for row in rows]) for k in (-2, -1))
+    corrected, within = intervals.holm(p), intervals.holm(apart)
+    lines = []
+    for row, holm, alike in zip(rows, corrected, within, strict=True):
+        run, method, other, name, n, value, low, high = row[:-2]
+        digits = 1 if METRICS[name].unit == "%" else 3
+        ends = f"[{low:+.{digits}f}, {high:+.{digits}f}]"
+        told = "differs" if holm < 0.05 else "alike" if alike < 0.05 else ""
+        lines.append(
+            f"| {run} | `{method}` − `{other}` | {name} | {n} | {value:+.{digits}f} {ends} | {holm:.3g} | {told} |"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    families = FAMILIES | ({"confirmed": CONFIRM} if (RESULTS / "squeezenet1_1_confirm.parquet").is_file() else {})
+    for question, pairs in families.items():
+        lines = family(pairs)
+        print(f"\n## {question}: {len(lines)} comparisons\n\n| run | difference | metric | n | mean | p (Holm) | |")
+        print("|---|---|---|---|---|---|---|", *lines, sep="\n")
