@@ -10,12 +10,23 @@ import pathlib
 import numpy as np
 
 from sscam_jax.evaluation import intervals, parquet, statistics
+from sscam_jax.evaluation.comparison import is_control
 from sscam_jax.evaluation.statistics import Results
 from sscam_jax.metrics import METRICS
 
 RESULTS = pathlib.Path(__file__).parent
 MAIN = ("average-drop", "average-gain", "insertion", "deletion", "energy", "energy-over-area")
 S = "score=logit,channel_softmax=true"
+
+TABLES = {
+    "resnet18_40": ("average-drop", "average-increase", "insertion", "energy", "energy-over-area", "pointing"),
+    "squeezenet1_0_40": ("average-drop", "average-increase", "insertion", "energy", "energy-over-area", "pointing"),
+    "squeezenet1_1_40": ("average-drop", "insertion", "deletion", "energy", "energy-over-area", "pointing"),
+    "squeezenet1_1_12": ("average-drop", "insertion", "deletion", "energy", "energy-over-area"),
+    "resnet18_all": ("average-drop", "average-increase", "energy", "energy-over-area", "pointing"),
+    "squeezenet1_0_all": ("average-drop", "average-increase", "energy", "energy-over-area", "pointing"),
+    "squeezenet1_1_all": ("average-drop", "average-increase", "energy", "energy-over-area", "pointing"),
+}
 
 # A question, the run, and method against reference.
 FAMILIES = {
@@ -41,6 +52,10 @@ FAMILIES = {
         (run, "ss-cam:paper", "ss-cam:paper,budget=512") for run in ("resnet18_40", "squeezenet1_0_40")
     ],
     "logits with a softmax over channels": [("squeezenet1_1_40", f"ss-cam:paper,{S},sigma=1,budget=320", "score-cam")],
+    "the other presets, on 12 images": [
+        ("squeezenet1_1_12", method, "mean-activation")
+        for method in ("ss-cam:paper_mean", "ss-cam:authors", "ss-cam:algorithm1", "score-cam:original")
+    ],
     "class or not": [
         (f"{network}_all", "grad-cam", "mean-activation") for network in ("resnet18", "squeezenet1_0", "squeezenet1_1")
     ],
@@ -90,7 +105,24 @@ def family(pairs: list[tuple[str, str, str]]) -> list[str]:
     return lines
 
 
+def means(run: str, metrics: tuple[str, ...]) -> list[str]:
+    """A table of means."""
+    found = parquet.read(RESULTS / f"{run}.parquet")
+    columns = [found.metrics.index(name) for name in metrics]
+    sample = statistics.sample(found._replace(metrics=metrics, values=found.values[..., columns]))
+    arrows = ["↑" if METRICS[name].better == "higher" else "↓" for name in metrics]
+    heading = [f"{name} {arrow}" for name, arrow in zip(metrics, arrows, strict=True)]
+    lines = ["| method | " + " | ".join(heading) + " |", "|---|" + "---|" * len(metrics)]
+    for method, row in zip(found.methods, sample.means, strict=True):
+        digits = [1 if METRICS[name].unit == "%" else 2 if name == "energy-over-area" else 3 for name in metrics]
+        cells = [f"{value:.{d}f}" for value, d in zip(row, digits, strict=True)]
+        lines.append(f"| `{method}`{' (control)' if is_control(method) else ''} | {' | '.join(cells)} |")
+    return lines
+
+
 if __name__ == "__main__":
+    for run, metrics in TABLES.items():
+        print(f"\n## {run}\n", *means(run, metrics), sep="\n")
     families = FAMILIES | ({"confirmed": CONFIRM} if (RESULTS / "squeezenet1_1_confirm.parquet").is_file() else {})
     for question, pairs in families.items():
         lines = family(pairs)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 
 from sscam_jax import plots
 from sscam_jax._support import replacing
-from sscam_jax.evaluation import by_name
+from sscam_jax.evaluation import by_name, tables
 from sscam_jax.evaluation.grid import ENERGIES, GRAD_CAM, MORE, SCORE_CAM, TITLES, Ablation, Grid, analyse
 from sscam_jax.evaluation.intervals import LEVEL
 
@@ -46,12 +45,7 @@ def ablate(study: by_name.Study, grid: Grid, out: pathlib.Path, *, workers: int 
 
 
 def _text(ends: Sequence[float], column: str, sign: str = "") -> str:
-    value, low, high = ends
-    decimals = 2 if column == "energy" else 3
-    if math.isnan(value):
-        return "–"
-    interval = "" if math.isnan(low) else f" [{low:{sign}.{decimals}f}, {high:{sign}.{decimals}f}]"
-    return f"{value:{sign}.{decimals}f}{interval}"
+    return tables.with_interval(ends, 2 if column == "energy" else 3, sign=sign)
 
 
 def markdown(found: Ablation) -> str:
@@ -69,9 +63,7 @@ def markdown(found: Ablation) -> str:
         return _text([float(part[place]) for part in found.means], column)
 
     def rows(heading: Sequence[str], lines: Mapping[str, Sequence[str]]) -> Iterator[str]:
-        yield from ("| " + " | ".join(heading) + " |", "|" + " --- |" * len(heading))
-        yield from (f"| {name} | {' | '.join(cells)} |" for name, cells in lines.items())
-        yield ""
+        return tables.lines_of([heading, *((name, *cells) for name, cells in lines.items())])
 
     varied, columns = found.grid.specs(), list(TITLES.values())
     flat = [f"`{method}` {count}" for method, count in zip(found.methods, found.flat, strict=True) if count]
@@ -117,20 +109,16 @@ def document(found: Ablation) -> dict[str, Any]:
         What was compared, the claims, and under "records" one for every method and column; None for no value.
     """
 
-    def number(value: Any) -> float | None:
-        return None if math.isnan(value) else float(value)
-
     varied = found.grid.specs()
     records = []
     for j, method in enumerate(found.methods):
         sigma, n_samples = varied.get(method, (None, None))
         for k, column in enumerate(found.columns):
-            mean, low, high = (number(part[j, k]) for part in found.means)
+            mean, low, high = (tables.number(part[j, k]) for part in found.means)
             about = dict(method=method, sigma=sigma, n_samples=n_samples, column=column, n=int(found.n[k]))
             records.append(about | dict(mean=mean, low=low, high=high, flat_maps=int(found.flat[j])))
     findings: list[dict[str, Any]] = [
-        {name: number(value) if isinstance(value, float) else value for name, value in each._asdict().items()}
-        | dict(verdict=each.verdict)
+        {name: tables.number(value) for name, value in each._asdict().items()} | dict(verdict=each.verdict)
         for each in found.findings
     ]
     return dict(

@@ -30,15 +30,19 @@ def _decimals(spec: Spec, values: Float[np.ndarray, " m"]) -> int:
     return 2 if spec.unit == "%" else max(3, 2 - math.floor(math.log10(largest)) if largest else 0)
 
 
-def _cell(estimates: Estimates, j: int, k: int, decimals: int, *, sign: str = "", mark: str = "{}") -> str:
-    """A mean, marked, and its interval."""
-    value, low, high = (f"{part[j, k]:{sign}.{decimals}f}" for part in estimates)
-    if math.isnan(estimates.values[j, k]):
+def with_interval(ends: Sequence[float], decimals: int, *, sign: str = "", mark: str = "{}") -> str:
+    """A value, marked, and its interval: "**1.50** [1.00, 2.00]"; a dash where there is no value."""
+    if math.isnan(ends[0]):
         return "–"
-    return mark.format(value) + ("" if math.isnan(estimates.low[j, k]) else f" [{low}, {high}]")
+    value, low, high = (f"{end:{sign}.{decimals}f}" for end in ends)
+    return mark.format(value) + ("" if math.isnan(ends[1]) else f" [{low}, {high}]")
 
 
-def _lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _cell(estimates: Estimates, j: int, k: int, decimals: int, **style: str) -> str:
+    return with_interval([float(part[j, k]) for part in estimates], decimals, **style)
+
+
+def lines_of(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Markdown of a table whose first row is the heading."""
     for i, row in enumerate(rows):
         yield "| " + " | ".join(text.replace("|", r"\|") for text in row) + " |"
@@ -55,7 +59,7 @@ def _blocks(found: Comparison, heading: Sequence[str], rows: Mapping[int, Sequen
         if block and controls:
             lines.append(("**Controls**", *[""] * len(heading)))
         lines += block
-    yield from _lines(lines)
+    yield from lines_of(lines)
 
 
 def _section_lines(found: Comparison, section: Section) -> Iterator[str]:
@@ -170,9 +174,9 @@ def markdown(found: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _number(value: Any) -> float | int | None:
+def number(value: Any) -> float | int | None:
     """A number as JSON has it: NaN is none."""
-    plain = value.item()
+    plain = getattr(value, "item", lambda: value)()
     return None if isinstance(plain, float) and math.isnan(plain) else plain
 
 
@@ -183,22 +187,22 @@ def _records(found: Comparison) -> Iterator[dict[str, Any]]:
             for j, method in enumerate(found.methods):
                 record: dict[str, Any] = dict(section=section.title, metric=name, title=spec.title, unit=spec.unit)
                 record |= dict(better=spec.better, per_class=name in found.per_class, method=method)
-                record |= dict(control=is_control(method), images=section.images, n=_number(section.n[k]))
-                record["flat"] = _number(section.flat[j, k])
+                record |= dict(control=is_control(method), images=section.images, n=number(section.n[k]))
+                record["flat"] = number(section.flat[j, k])
                 for key, part in (
                     ("mean", section.means),
                     ("difference", section.to_baseline),
                 ):
-                    ends = (_number(end[j, k]) for end in part)
+                    ends = (number(end[j, k]) for end in part)
                     record |= zip((key, f"{key}_low", f"{key}_high"), ends, strict=True)
-                record["p"] = _number(section.p[j, k])
+                record["p"] = number(section.p[j, k])
                 record["clear"] = bool(section.clear[j, k])
                 record["best"] = bool(j == section.best[k])
                 record["alike"] = bool(section.alike[j, k])
                 record["wins"] = bool(j == section.winner[k])
-                record["key_spread"] = _number(section.spread[j, k])
-                record["flat_maps"] = _number(section.flat_maps[j])
-                record["passes"] = _number(section.passes[j])
+                record["key_spread"] = number(section.spread[j, k])
+                record["flat_maps"] = number(section.flat_maps[j])
+                record["passes"] = number(section.passes[j])
                 yield record
 
 
