@@ -118,7 +118,8 @@ def document(found: Ablation) -> dict[str, Any]:
             about = dict(method=method, sigma=sigma, n_samples=n_samples, column=column, n=int(found.n[k]))
             records.append(about | dict(mean=mean, low=low, high=high, flat_maps=int(found.flat[j])))
     findings: list[dict[str, Any]] = [
-        {name: tables.number(value) for name, value in each._asdict().items()} | dict(verdict=each.verdict)
+        {name: tables.number(value) if isinstance(value, float) else value for name, value in each._asdict().items()}
+        | dict(verdict=each.verdict)
         for each in found.findings
     ]
     return dict(
