@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sscam_jax._support import choose
-from sscam_jax.metrics import boxes, curves, faithfulness, localization
+from sscam_jax.metrics import curves, faithfulness, localization, overlap
 from sscam_jax.metrics.base import Case, Metric
 from sscam_jax.metrics.complexity import adcc, coherency, complexity, sparseness
 from sscam_jax.metrics.faithfulness import Confidence
@@ -65,8 +65,8 @@ def _road(case: Case) -> Road:
     return case.once("road", lambda: case.seen(road, key=case.key, ids=case.ids))
 
 
-def _iou(case: Case, regions: boxes.Regions) -> Float[Array, "m b t"]:
-    return case.once(("iou", regions), lambda: boxes.box_iou(case.maps, case.boxes, regions=regions))
+def _iou(case: Case, regions: overlap.Regions) -> Float[Array, "m b t"]:
+    return case.once(("iou", regions), lambda: overlap.box_iou(case.maps, case.boxes, regions=regions))
 
 
 def _tolerance(maps: Float[Array, "m b h w"]) -> float:
@@ -77,7 +77,7 @@ def _tolerance(maps: Float[Array, "m b h w"]) -> float:
 def _found(ious: Float[Array, "m b t"], least: float, prefix: str) -> dict[str, Float[Array, "m b"]]:
     """Which images' objects are found, a column per threshold; NaN without a box."""
     found = jnp.where(jnp.isnan(ious), jnp.nan, jnp.where(ious >= least, 100.0, 0.0))
-    return {f"{prefix}{threshold:.2f}": found[..., t] for t, threshold in enumerate(boxes.THRESHOLDS)}
+    return {f"{prefix}{threshold:.2f}": found[..., t] for t, threshold in enumerate(overlap.THRESHOLDS)}
 
 
 def _found_by_demand(case: Case) -> dict[str, Float[Array, "m b"]]:

@@ -17,9 +17,9 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from sscam_jax.metrics.components import grown
 from sscam_jax.metrics.localization import Boxes, Maps, nan_without_box, valid_boxes
 
 Regions = Literal["largest", "all"]
@@ -27,51 +27,6 @@ Regions = Literal["largest", "all"]
 
 THRESHOLDS = tuple(i / 100 for i in range(100))
 """0, 0.01, ..., 0.99 of a map's maximum."""
-
-
-def _largest_neighbour(labels: Int[Array, "n h w"]) -> Int[Array, "n h w"]:
-    """The largest label among a pixel and its eight neighbours."""
-    return jax.lax.reduce_window(labels, np.int32(0), jax.lax.max, (1, 3, 3), (1, 1, 1), "SAME")
-
-
-def _grown(inside: Bool[Array, "n h w"], known: Int[Array, "n h w"]) -> Int[Array, "n h w"]:
-    """The regions' labels, from labels of regions that lie in them, 0 where nothing is known."""
-    n, height, width = inside.shape
-    own = jnp.arange(1, height * width + 1, dtype=jnp.int32).reshape(1, height, width)
-    rows = jnp.arange(n, dtype=jnp.int32)[:, None]
-
-    def spread(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        labels, _ = state
-        seen = jnp.where(inside, _largest_neighbour(labels), 0).reshape(n, -1)
-        # A label names a pixel of the same region: what its followers see it learns, and they all learn from it.
-        flat = jnp.pad(seen, ((0, 0), (1, 0)))
-        flat = flat.at[rows, labels.reshape(n, -1)].max(seen)
-        for _ in range(2):
-            flat = jnp.take_along_axis(flat, flat, axis=1)
-        new = flat[:, 1:].reshape(labels.shape)
-        return new, (new != labels).any()
-
-    first = jnp.where(inside, jnp.maximum(jnp.broadcast_to(own, known.shape), known), 0)
-    return jax.lax.while_loop(lambda state: state[1], spread, (first, jnp.bool_(True)))[0]
-
-
-@jax.jit
-def connected_components(masks: Bool[Array, "*m h w"]) -> Int[Array, "*m h w"]:
-    """Label the connected regions of masks; pixels touch by a side or a corner.
-
-    Args:
-        masks: [*m, h, w].
-
-    Returns:
-        Labels [*m, h, w]: 0 outside of the mask, else 1 + the largest position y · w + x in the pixel's region.
-
-    Example:
-        >>> masks = jnp.array([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0]]) == 1
-        >>> connected_components(masks).tolist()
-        [[6, 0, 0, 8], [0, 6, 0, 8], [0, 0, 0, 0]]
-    """
-    inside = masks.reshape(-1, *masks.shape[-2:])
-    return _grown(inside, jnp.zeros(inside.shape, jnp.int32)).reshape(masks.shape)
 
 
 def _region_boxes(labels: Int[Array, "n h w"], largest: bool) -> tuple[Float[Array, "n p 4"], Bool[Array, "n p"]]:
@@ -117,7 +72,7 @@ def _box_iou(maps: Maps, boxes: Boxes, thresholds: Float[Array, " t"], regions: 
     valid = jnp.broadcast_to(valid, (*maps.shape[:-2], valid.shape[1])).reshape(flat.shape[0], -1)
 
     def at(known: Int[Array, "n h w"], threshold: Float[Array, ""]) -> tuple[Array, Array]:
-        labels = _grown(flat > threshold * top, known)
+        labels = grown(flat > threshold * top, known)
         found, counts = _region_boxes(labels, regions == "largest")
         ious = jnp.where(counts[:, :, None] & valid[:, None], _iou(found, boxes), 0.0)
         return labels, ious.max((1, 2), initial=0.0)

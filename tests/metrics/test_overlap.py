@@ -7,7 +7,8 @@ import pytest
 import scipy.ndimage
 
 from sscam_jax import ops
-from sscam_jax.metrics.boxes import best_box_iou, box_accuracy, box_iou, connected_components, max_box_acc
+from sscam_jax.metrics.components import connected_components
+from sscam_jax.metrics.overlap import best_box_iou, box_accuracy, box_iou, max_box_acc
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
