@@ -193,7 +193,9 @@ def resolve(method: str, presets: Presets, preset: str, changes: Mapping[str, An
     choose(f"{method}'s preset", preset, presets)
     names = known.__annotations__
     if unknown := [name for name in changes if name not in names]:
-        raise TypeError(f"{method} has no argument {unknown[0]!r}; choose from {', '.join(map(repr, names))}")
+        # Python's own words, by which a wrapper with **options finds out what a method does not take.
+        known_names = ", ".join(map(repr, names))
+        raise TypeError(f"{method}() got an unexpected keyword argument {unknown[0]!r}; choose from {known_names}")
     choices = dataclasses.replace(presets[preset], **changes)
     for name, allowed in ALLOWED.items():
         value = getattr(choices, name)
