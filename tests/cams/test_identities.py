@@ -202,10 +202,9 @@ def test_occlusion_of_a_linear_network_by_hand():
 
 
 def test_a_constant_map_says_nothing():
-    """Interpolation rounds 0.123456 apart when enlarging it; that is no map."""
+    """Some versions of JAX round 0.123456 apart when they enlarge it: that is no map."""
     apply = sscam.Apply(
         lambda params, x: (jnp.full((x.shape[0], 7, 7, 1), 0.123456), ()), lambda params, a, carry: a.sum((1, 2))
     )
     saliency = cams.grad_cam(apply, None, jnp.zeros((1, 224, 224, 3)), [0])
-    assert sscam.ops.value_range(sscam.ops.resize(saliency.raw, (224, 224))) > 0
     assert saliency.flat.all() and not saliency.maps.any() and saliency.raw.all()
