@@ -82,6 +82,11 @@ class Result:
         return tuple(self.comparison.sections[0].metrics)
 
     def __getitem__(self, place: tuple[str, str]) -> Mean:
+        """The mean of (method, metric) over all images, with its interval.
+
+        Raises:
+            ValueError: the run has no such method or metric.
+        """
         method, metric = place
         choose("method", method, self.methods)
         choose("metric", metric, self.metrics)

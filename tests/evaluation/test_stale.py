@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 
 import jax.numpy as jnp
 import numpy as np
@@ -106,7 +107,8 @@ def test_another_version_of_the_package_or_of_jax_is_refused(whole, monkeypatch)
 
 def test_what_changes_no_number_is_not_refused(whole, tmp_path, monkeypatch):
     out, found = whole
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3 --xla_dump_to=/nowhere")
+    harmless = "--xla_force_host_platform_device_count=3 --xla_dump_to=/nowhere"
+    monkeypatch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {harmless}")
     monkeypatch.setattr(study.jax, "local_devices", lambda: study.jax.devices()[:2])
     out.rename(tmp_path / "moved")
     try:
