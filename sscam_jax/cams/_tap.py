@@ -62,8 +62,8 @@ def _check_kinds(apply: Any, params: Any, images: Any) -> None:
         raise ValueError("apply and params are in each other's place, expected (apply, params, images, labels)")
     if not isinstance(apply, Apply):
         raise ValueError(
-            f"apply is a {type(apply).__name__}, expected an sscam_jax.Apply: sscam_jax.adapt makes one from a module "
-            "of Flax, Equinox or Haiku, and Apply(features, head) from two functions"
+            f"apply is a {type(apply).__name__}, expected an sscam_jax.Apply: sscam_jax.adapt.model makes one from a "
+            "module of Flax, Equinox, Haiku, Keras or PyTorch, and Apply(features, head) from two functions"
         )
     if isinstance(images, (str, pathlib.PurePath)) or not hasattr(images, "ndim"):
         raise ValueError(
