@@ -164,7 +164,7 @@ def test_records_are_the_files(folders, found, spec):
     batches = data.batches(source, batch_size=3, size=14)
     for batch, other in zip(batches, read["batches"], strict=True):
         assert all(np.array_equal(array, values) for array, values in zip(batch, other, strict=True))
-    reworded = [[problem.id, problem.name, problem.why] for problem in batches.problems]
+    reworded = [list(problem) for problem in batches.problems]
     assert read["problems"] == reworded
 
 

@@ -284,7 +284,7 @@ sys.exit(", ".join(name for name in extra if name in sys.modules) or 0)
 
 def test_without_the_extra_the_error_says_what_to_install(pictures, monkeypatch):
     monkeypatch.setitem(sys.modules, "grain", None)
-    with pytest.raises(ImportError, match=r"package 'grain' is not installed: pip install 'sscam_jax\[data\]'"):
+    with pytest.raises(ImportError, match=r"package 'grain' is not installed: run pip install '\.\[data\]'"):
         data.batches(pictures, batch_size=2)
 
 
