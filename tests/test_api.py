@@ -32,8 +32,8 @@ MODULES = {
 }
 METHODS = tuple(method.__name__ for name, method in registry.METHODS.items() if name not in registry.CONTROLS)
 # `sscam_jax.cli` documents its functions for the terminal; `sscam_jax.report` is its other half.
-PUBLIC = ("sscam_jax", "sscam_jax.ops", "sscam_jax.plots", "sscam_jax.types") + tuple(
-    f"sscam_jax.{package}" for package in ("adapt", "cams", "convert", "data", "metrics", "networks")
+PUBLIC = ("sscam_jax", "sscam_jax.ops", "sscam_jax.types") + tuple(
+    f"sscam_jax.{package}" for package in ("adapt", "cams", "convert", "data", "metrics", "networks", "plots")
 )
 
 

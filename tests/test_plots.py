@@ -4,11 +4,12 @@ import pathlib
 
 import jax.numpy as jnp
 import matplotlib
+import matplotlib.style
 import numpy as np
 import pytest
 from PIL import Image
 
-from sscam_jax import plots
+from sscam_jax import metrics, plots
 
 
 def _photo(height: int, width: int) -> Image.Image:
@@ -252,3 +253,50 @@ def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
         plots.save(np.zeros((2, 2, 3), np.uint8), file)
     assert file.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_compare_is_a_figure_of_one_row():
+    maps = {"layer3": _bump(), "layer4": np.eye(7, dtype=np.float32)}
+    photo, bar = np.asarray(_photo(30, 40)), 1
+    drawing = plots.compare(photo, maps, title="tench", columns=2, cells=True)
+    assert [axes.get_title() for axes in drawing.axes[:-bar]] == ["tench", "layer3", "layer4"]
+    shown = [axes.get_images()[0].get_array() for axes in drawing.axes[:-bar]]
+    np.testing.assert_array_equal(shown[2], plots.overlay(photo, maps["layer4"], cells=True))
+
+
+def test_cells_are_the_maps_own():
+    """Four values and no more; without cells there are values between them."""
+    values = np.array([[0.0, 0.25], [0.5, 1.0]], np.float32)
+    black = Image.new("RGB", (60, 40))
+    drawn = plots.overlay(black, values, cells=True)
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) == 4
+    assert (drawn[:20, 30:] == drawn[0, -1]).all() and (drawn[20:, 30:] == drawn[-1, -1]).all()
+    assert len(np.unique(plots.overlay(black, values).reshape(-1, 3), axis=0)) > 20
+
+
+def test_a_figure_follows_the_style_of_a_dark_page():
+    with matplotlib.style.context("dark_background"):
+        drawing = plots.compare(_photo(8, 8), {"Grad-CAM": np.eye(2, dtype=np.float32)}, title="tench")
+    assert drawing.get_facecolor()[:3] == (0, 0, 0)
+    assert {axes.title.get_color() for axes in drawing.axes[:2]} == {"white"}
+    assert drawing.axes[1].xaxis.label.get_color() == "white"
+
+
+def test_curves_are_what_the_metrics_found():
+    shares = np.linspace(0, 1, 5, dtype=np.float32)
+    values = np.random.default_rng(0).uniform(size=(2, 3, 5)).astype(np.float32)
+    found = metrics.Curve(values.mean(-1), values, shares)
+    drawing = plots.curve({"insertion": found, "deletion": found}, ["Grad-CAM", "SS-CAM"], image=1)
+    left, right = drawing.axes
+    assert [axes.get_title() for axes in (left, right)] == ["insertion", "deletion"]
+    for i, line in enumerate(left.lines):
+        np.testing.assert_allclose(line.get_xdata(), 100 * shares)
+        np.testing.assert_allclose(line.get_ydata(), values[i, 1])
+    texts = [text.get_text() for text in right.get_legend().get_texts()]
+    assert texts == [f"Grad-CAM: {values[0, 1].mean():.3f}", f"SS-CAM: {values[1, 1].mean():.3f}"]
+    with pytest.raises(ValueError, match="'insertion' has 2 methods and 3 images, got 1 names of methods and image 0"):
+        plots.curve({"insertion": found}, ["Grad-CAM"])
+    with pytest.raises(ValueError, match="and image 3"):
+        plots.curve({"insertion": found}, ["a", "b"], image=3)
+    with pytest.raises(ValueError, match="no curves: expected at least one"):
+        plots.curve({}, [])

@@ -43,7 +43,7 @@ class Example(NamedTuple):
 
     photo: Image.Image
     title: str
-    saliency_map: plots.Map
+    saliency_map: Float[Any, "h w"]
     boxes: Float[np.ndarray, "k 4"]
 
 

@@ -1,26 +1,16 @@
-"""Figures: a map laid over its photograph, and methods side by side as in the paper's Figures 3 and 4.
+"""A map in colour over its photograph."""
 
-Nothing here touches matplotlib's global state or needs a display: figures are objects, drawn by Agg.
-"""
-
-import os
-import pathlib
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from matplotlib import colormaps
-from matplotlib.backend_bases import FigureCanvasBase
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFilter
 
-from sscam_jax._support import choose, replacing
+from sscam_jax._support import choose
 
 Map = Float[Any, "h w"]
 """A map in [0, 1], a NumPy or JAX array."""
@@ -37,26 +27,6 @@ COLOURS = "plasma"
 """matplotlib's colour map: perceptually uniform, and strong in colour where the map is highest."""
 
 _BOX = "#00e5ff"
-# Inches: a column's width, a line of text, what the colour bar takes, its height. Pixels per inch.
-_COLUMN, _LINE, _BAR, _BAR_HEIGHT = 1.9, 0.16, 0.7, 3.0
-_DPI = 150
-
-
-class Row(NamedTuple):
-    """One row of a figure: a photograph, and its maps for one class.
-
-    Attributes:
-        photo: the photograph.
-        title: written above it, for instance the class and its probability.
-        maps: for every column its title, for instance the method, and the map, in [0, 1], of the whole
-            photograph.
-        captions: what is written below a map, by its title: for instance what it cost.
-    """
-
-    photo: Image.Image
-    title: str
-    maps: Mapping[str, Map]
-    captions: Mapping[str, str] = MappingProxyType({})
 
 
 def check_style(
@@ -120,7 +90,7 @@ def drawn_colours(*, colours: str = COLOURS, opacity: float = 1.0) -> ListedColo
     return ListedColormap((left * 127.5 + put) / 255, name=f"{colours} over grey")
 
 
-def _image(photo: Photo) -> Image.Image:
+def as_rgb(photo: Photo) -> Image.Image:
     """The photograph in RGB."""
     if isinstance(photo, Image.Image):
         return photo.convert("RGB")
@@ -170,9 +140,11 @@ def _overlay(
     opacity: float,
     background: Background,
     contours: Sequence[float],
+    cells: bool,
     boxes: Float[np.ndarray, "k 4"],
 ) -> UInt8[np.ndarray, "height width 3"]:
-    enlarged = np.asarray(Image.fromarray(values).resize(photo.size, Image.Resampling.BILINEAR))
+    way = Image.Resampling.NEAREST if cells else Image.Resampling.BILINEAR
+    enlarged = np.asarray(Image.fromarray(values).resize(photo.size, way))
     steps = np.round(255 * np.clip(enlarged, 0, 1)).astype(np.uint8)
     left, put = _layers(colours, opacity)
     ground = np.asarray(photo.convert("L").convert("RGB") if background == "grey" else photo, np.float32)
@@ -194,6 +166,7 @@ def overlay(
     opacity: float = 1.0,
     background: Background = "grey",
     contours: Sequence[float] = (),
+    cells: bool = False,
     boxes: Any = None,
 ) -> UInt8[np.ndarray, "*b height width 3"]:
     """A map in colour over its photograph: the higher the map, the more of its colour.
@@ -210,6 +183,7 @@ def overlay(
         opacity: o, the map's share where it is 1, in [0, 1].
         background: "grey" or "colour".
         contours: shares of the map's energy, each between 0 and 1: a line around the smallest area that holds it.
+        cells: show the map's own cells: U copies the nearest value. For a layer's grid: `ops.unit(saliency.raw)`.
         boxes: y0, x0, y1, x1 as shares of the photograph [k, 4], or for b maps [b, k, 4]; a row of −1 is no box.
 
     Returns:
@@ -233,8 +207,8 @@ def overlay(
     if values.ndim == 2:
         if not one:
             raise ValueError(f"one map needs one photograph, got {len(photo)}")  # type: ignore[arg-type]
-        return _overlay(_image(photo), values, colours, opacity, background, contours, given)  # type: ignore[arg-type]
-    photos = [_image(photo)] * len(values) if one else [_image(each) for each in photo]  # type: ignore[arg-type, union-attr]
+        return _overlay(as_rgb(photo), values, colours, opacity, background, contours, cells, given)  # type: ignore[arg-type]
+    photos = [as_rgb(photo)] * len(values) if one else [as_rgb(each) for each in photo]  # type: ignore[arg-type, union-attr]
     sizes = sorted({f"{each.width}×{each.height}" for each in photos})
     if len(photos) != len(values) or len(sizes) > 1:
         raise ValueError(
@@ -243,138 +217,4 @@ def overlay(
         )
     given = np.broadcast_to(given, (len(values), *given.shape[-2:]))
     each = zip(photos, values, given, strict=True)
-    return np.stack([_overlay(p, m, colours, opacity, background, contours, k) for p, m, k in each])
-
-
-def _wrapped(text: str) -> str:
-    """Text in lines that fit a column."""
-    return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, 26) or [""])
-
-
-class _Cell(NamedTuple):
-    """A picture of a figure, with what is written above and below it."""
-
-    picture: Any
-    above: str
-    below: str
-
-
-def _cells(row: Row, titled: bool, style: dict[str, Any]) -> Iterator[_Cell]:
-    photo = _image(row.photo)
-    # At twice a column's pixels at most: a figure of large photographs stays small.
-    photo.thumbnail((round(2 * _COLUMN * _DPI), round(4 * _COLUMN * _DPI)))
-    yield _Cell(photo, _wrapped(row.title), "")
-    for title, each in row.maps.items():
-        yield _Cell(
-            overlay(photo, each, **style), _wrapped(title) if titled else "", _wrapped(row.captions.get(title, ""))
-        )
-
-
-def _text_lines(texts: Sequence[str]) -> int:
-    return max(text.count("\n") + 1 if text else 0 for text in texts)
-
-
-def figure(
-    rows: Sequence[Row],
-    *,
-    columns: int = 5,
-    colours: str = COLOURS,
-    opacity: float = 1.0,
-    background: Background = "grey",
-    contours: Sequence[float] = (),
-) -> Figure:
-    """Photographs and their maps side by side: the photograph, a map per method, a colour bar.
-
-    Args:
-        rows: the rows, top to bottom; all with the same titles of maps. Each row keeps its photograph's proportions.
-        columns: pictures in a line, the photograph included; a row of more goes on in the next line.
-        colours: see `overlay`.
-        opacity: see `overlay`.
-        background: see `overlay`.
-        contours: see `overlay`.
-
-    Returns:
-        A matplotlib figure, for `save` or, in a notebook, to be shown.
-
-    Raises:
-        ValueError: there is no row, rows differ in their titles, or a map can't be drawn (see `overlay`).
-
-    Example:
-        >>> row = Row(Image.new("RGB", (64, 48)), "tench\\n91.3 %", {"SS-CAM": np.eye(7)})
-        >>> len(figure([row]).axes)  # the photograph, the map, the colour bar
-        3
-
-    References:
-        Naidu and Michael, SS-CAM (arXiv 2006.14255), Figures 3 and 4.
-    """
-    if not rows:
-        raise ValueError("a figure needs at least one row")
-    if columns < 1:
-        raise ValueError(f"columns is {columns}, expected at least 1")
-    titles = tuple(rows[0].maps)
-    for row in rows:
-        if tuple(row.maps) != titles:
-            raise ValueError(f"every row needs the columns {titles}, got {tuple(row.maps)}")
-    style = dict(colours=colours, opacity=opacity, background=background, contours=contours)
-    lines, heights, text = [], [], 0
-    for i, row in enumerate(rows):
-        # Where a row takes several lines, a title is only found above its own picture.
-        cells = list(_cells(row, i == 0 or len(titles) >= columns, style))
-        shape = _image(row.photo)
-        for start in range(0, len(cells), columns):
-            line = cells[start : start + columns]
-            lines.append(line)
-            heights.append(_COLUMN * min(max(shape.height / shape.width, 0.15), 2.0))
-            text += _text_lines([cell.above for cell in line]) + _text_lines([cell.below for cell in line])
-    width = min(columns, len(titles) + 1)
-    size = (width * _COLUMN + _BAR, sum(heights) + _LINE * text + 0.1 * len(lines))
-    drawing = Figure(figsize=size, dpi=_DPI, layout="constrained")
-    grid = drawing.add_gridspec(len(lines), width, height_ratios=heights)
-    for y, line in enumerate(lines):
-        for x, cell in enumerate(line):
-            axes = drawing.add_subplot(grid[y, x])
-            axes.imshow(cell.picture)
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-            axes.set_title(cell.above, fontsize=9, pad=4)
-            axes.set_xlabel(cell.below, fontsize=8, color="0.35", labelpad=3)
-    mappable = ScalarMappable(cmap=drawn_colours(colours=colours, opacity=opacity))
-    place: dict[str, Any] = dict(
-        shrink=min(1.0, _BAR_HEIGHT / size[1]), anchor=(0.0, 1.0), fraction=0.03, pad=0.01, aspect=25
-    )
-    bar = drawing.colorbar(mappable, ax=drawing.axes, ticks=[0, 0.5, 1], **place)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8, length=2)
-    return drawing
-
-
-def save(picture: Figure | UInt8[np.ndarray, "height width 3"], path: str | os.PathLike[str]) -> None:
-    """Save a figure or an overlay as a picture, whole or not at all.
-
-    Args:
-        picture: what `figure` or `overlay` returned.
-        path: the file; its ending says the format: .png, .jpg, .webp or .pdf, for figures .svg too.
-
-    Raises:
-        OSError: the file can't be written.
-        ValueError: the ending is not of a format that can be written.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save(overlay(Image.new("RGB", (64, 48)), np.eye(7)), pathlib.Path(folder, "map.png"))
-        ...     os.listdir(folder)
-        ['map.png']
-    """
-    path = pathlib.Path(path)
-    ending = path.suffix.lower()
-    formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".pdf": "PDF"}
-    if isinstance(picture, Figure):
-        formats = {f".{kind}": kind for kind in FigureCanvasBase.get_supported_filetypes()}
-    if ending not in formats:
-        raise ValueError(f"'{path}' does not end like a picture; choose from {', '.join(map(repr, formats))}")
-    with replacing(path) as part:
-        if isinstance(picture, Figure):
-            picture.savefig(part, format=formats[ending])
-        else:
-            Image.fromarray(picture).save(part, formats[ending])
+    return np.stack([_overlay(p, m, colours, opacity, background, contours, cells, k) for p, m, k in each])
