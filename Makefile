@@ -1,11 +1,12 @@
 # `make demo` explains real photographs, `make docs` writes the site into site/. `make check` is for the inner loop,
-# `make test` for a commit, `make test-all` runs what `make test` leaves out as well. PYTHON=python3.13 chooses another.
+# `make test` for a commit, `make test-all` runs what `make test` leaves out as well, except
+# `make accelerators PYTHON=python3.12`, which compiles for TPUs for hours. PYTHON=python3.13 chooses another.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # One environment per version of Python, so that none is used by mistake for another.
 VENV := .venv/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 BIN := $(VENV)/bin
 
-.PHONY: demo check lint test test-all docs clean
+.PHONY: demo check lint test test-all accelerators docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/sscam demo --out demo
@@ -24,6 +25,9 @@ test: lint
 
 test-all: test
 	$(BIN)/pytest -m slow
+
+accelerators: $(VENV)/.dev $(VENV)/.aot
+	$(BIN)/pytest -m slow -n 1 tests/accelerators
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict --site-dir site
