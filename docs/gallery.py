@@ -1,10 +1,12 @@
-"""Draw the pictures of the gallery: `python docs/gallery.py` writes them into docs/gallery/.
+"""Draw the pictures of the gallery and of the methods' pages: `python docs/gallery.py` writes them into docs/gallery/.
 
-It needs `pip install '.[demo]'` and takes a few minutes on two CPU cores.
+It needs `pip install '.[demo]'` and takes some minutes on two CPU cores. The photographs are those of the package
+foolbox.
 """
 
+import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -12,54 +14,107 @@ from PIL import Image
 
 import sscam_jax as sscam
 from sscam_jax import plots
+from sscam_jax.cams import registry
 
 FOLDER = pathlib.Path(__file__).parent / "gallery"
 KEY = jax.random.key(0)
 # One sample for each of the channels that vary most: enough for an illustration, and quick.
 BUDGET = 300
+QUICKER = {"score_cam": dict(budget=BUDGET), "ss_cam": dict(budget=BUDGET), "is_cam": dict(n_samples=1)}
+QUICKER["rise"] = dict(n_samples=1000)
+# The side of a photograph, and the space between two, in pixels.
+SIDE, SPACE = 240, 8
+
+APPLY, PARAMS = sscam.load("squeezenet1_1", checkpoint="squeezenet1_1-ndf")
+DEMO = sscam.data.demo_photographs()
 
 
-def draw(name: str, photo: Image.Image, title: str, maps: Mapping[str, sscam.Saliency], columns: int) -> None:
-    """Save a figure of the maps as a small JPEG."""
-    row = plots.Row(photo, title, {label: np.asarray(saliency.maps[0]) for label, saliency in maps.items()})
-    file = FOLDER / f"{name}.jpg"
-    plots.save(plots.figure([row], columns=columns), file)
+def save(picture: Image.Image, name: str) -> None:
+    """Save a picture small enough for a page."""
+    picture.thumbnail((1000, 2000))
+    picture.convert("RGB").save(FOLDER / f"{name}.jpg", quality=82, optimize=True)
+
+
+def save_figure(name: str, photo: Image.Image, title: str, maps: Mapping[str, sscam.Saliency], columns: int) -> None:
+    """Save a figure of several maps of one photograph."""
+    drawn = {label: np.asarray(saliency.maps[0]) for label, saliency in maps.items()}
+    file = FOLDER / f"{name}.png"
+    plots.save(plots.compare(photo, drawn, title=title, columns=columns), file)
     with Image.open(file) as picture:
-        smaller = picture.convert("RGB")
-    smaller.thumbnail((1000, 2000))
-    smaller.save(file, quality=82, optimize=True)
+        save(picture, name)
+    file.unlink()
 
 
-def main() -> None:
-    """Explain one photograph with every method, every preset of SS-CAM, several σ and several layers."""
-    FOLDER.mkdir(exist_ok=True)
-    apply, params = sscam.load("squeezenet1_1", checkpoint="squeezenet1_1-ndf")
-    photo = sscam.data.open_image(sscam.data.demo_photographs()[1])
+def save_strip(name: str, pictures: list[np.ndarray]) -> None:
+    """Save pictures side by side."""
+    strip = Image.new("RGB", (len(pictures) * (SIDE + SPACE) - SPACE, SIDE), "white")
+    for i, picture in enumerate(pictures):
+        strip.paste(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.LANCZOS), (i * (SIDE + SPACE), 0))
+    save(strip, name)
+
+
+def explainer(name: str) -> Callable[..., sscam.Saliency]:
+    """A method by the name of its function, with a key where it draws noise, and fewer passes where it has many."""
+    method = functools.partial(getattr(sscam, name), APPLY, PARAMS, **QUICKER.get(name, {}))
+    return functools.partial(method, key=KEY) if registry.draws(getattr(sscam, name)) else method
+
+
+def methods() -> None:
+    """Every method on three photographs, a strip each."""
+    photos = [sscam.data.open_image(path) for path in DEMO]
+    images = sscam.preprocess(photos)
+    save_strip("photographs", [np.asarray(photo) for photo in photos])
+    for name, entry in registry.ENTRIES.items():
+        # SqueezeNet does not end in average pooling and a linear layer, as `cam` needs it.
+        if name in registry.CONTROLS or name == "cam":
+            continue
+        function = entry.method.__name__
+        maps = explainer(function)(images).maps
+        save_strip(function, [plots.overlay(photo, each) for photo, each in zip(photos, maps, strict=True)])
+
+
+def choices() -> None:
+    """The presets of SS-CAM, values of σ and N, and several layers, on one photograph."""
+    photo = sscam.data.open_image(DEMO[1])
     images = sscam.preprocess(photo)
-    case = (apply, params, images, None)
-
-    gradient = ("grad_cam", "grad_cam_pp", "xgrad_cam", "hires_cam", "layer_cam", "finer_cam", "shapley_cam")
-    maps = {name: getattr(sscam, name)(*case) for name in (*gradient, "eigen_cam", "eigen_grad_cam")}
-    maps |= {name: getattr(sscam, name)(*case) for name in ("ablation_cam", "recipro_cam", "group_cam", "occlusion")}
-    maps["smooth_grad_cam_pp"] = sscam.smooth_grad_cam_pp(*case, key=KEY)
-    maps["score_cam"] = sscam.score_cam(*case, budget=BUDGET)
-    maps["is_cam"] = sscam.is_cam(*case, n_samples=1)
-    maps["ss_cam"] = sscam.ss_cam(*case, key=KEY, budget=BUDGET)
-    maps["rise"] = sscam.rise(*case, key=KEY, n_samples=1000)
-    draw("methods", photo, "goose", maps, columns=5)
-
-    presets = {name: sscam.ss_cam(*case, key=KEY, preset=name, budget=BUDGET) for name in sscam.SS_CAM_PRESETS}
-    draw("presets", photo, "goose", presets, columns=4)
-
-    sigmas = {f"σ = {sigma:g}": sscam.ss_cam(*case, key=KEY, sigma=sigma, budget=BUDGET) for sigma in (0, 0.5, 1, 2, 4)}
-    draw("sigma", photo, "goose", sigmas, columns=6)
-
+    ss_cam = functools.partial(sscam.ss_cam, APPLY, PARAMS, images, key=KEY)
+    presets = {name: ss_cam(preset=name, budget=BUDGET) for name in sscam.SS_CAM_PRESETS}
+    save_figure("presets", photo, "goose", presets, columns=4)
+    sigmas = {f"σ = {sigma:g}": ss_cam(sigma=sigma, budget=BUDGET) for sigma in (0, 0.5, 1, 2, 4)}
+    save_figure("sigma", photo, "goose", sigmas, columns=6)
+    counts = {f"N = {n}": ss_cam(preset="paper_mean", sigma=1.0, n_samples=n, budget=60 * n) for n in (1, 2, 4, 8, 16)}
+    save_figure("samples", photo, "goose", counts, columns=6)
     layers = {
-        layer: sscam.layer_cam(sscam.load("squeezenet1_1", layer=layer, checkpoint=params)[0], params, images, None)
+        layer: sscam.layer_cam(sscam.load("squeezenet1_1", layer=layer, checkpoint=PARAMS)[0], PARAMS, images)
         for layer in ("features.4", "features.7", "features.10", "features.12")
     }
-    draw("layers", photo, "goose", layers, columns=5)
+    save_figure("layers", photo, "goose", layers, columns=5)
+
+
+def classes() -> None:
+    """Two classes in one photograph, and photographs that the network takes for something else."""
+    photo = sscam.data.open_image(DEMO[0].with_name("imagenet_02_438.jpg"))
+    images = sscam.preprocess(photo)
+    names = ("wine bottle", "beaker")
+    found = {name: sscam.grad_cam(APPLY, PARAMS, images, [sscam.data.class_index(name)]) for name in names}
+    difference = sscam.finer_cam(APPLY, PARAMS, images, [sscam.data.class_index("beaker")], n_references=1)
+    save_figure("classes", photo, "", {**found, "beaker, Finer-CAM": difference}, columns=4)
+    for i, file in enumerate(("imagenet_11_630.jpg", "imagenet_14_129.jpg")):
+        photo = sscam.data.open_image(DEMO[0].with_name(file))
+        images = sscam.preprocess(photo)
+        shares = jax.nn.softmax(APPLY(PARAMS, images)[0])
+        labels = {"predicted": int(shares.argmax()), "true": int(file.split("_")[2][:-4])}
+        maps = {
+            f"{title}: {sscam.data.class_name(label)}, {shares[label]:.0%}": sscam.grad_cam(
+                APPLY, PARAMS, images, [label]
+            )
+            for title, label in labels.items()
+        }
+        save_figure(f"failure{i + 1}", photo, "", maps, columns=3)
 
 
 if __name__ == "__main__":
-    main()
+    FOLDER.mkdir(exist_ok=True)
+    methods()
+    choices()
+    classes()

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import jaxtyping
@@ -53,3 +55,18 @@ def _programs_are_let_go():
     """A compiled program holds mappings of memory, of which Linux gives a process 65,530; past that XLA crashes."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The documentation site, built without a warning. Tests of the xdist group "docs" share it."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
+    # Its authors' notice about a successor, which is no warning of ours.
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    run = subprocess.run(
+        command, cwd=pathlib.Path(__file__).parent.parent, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "WARNING" not in run.stderr
+    return folder

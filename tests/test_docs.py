@@ -3,11 +3,9 @@
 import html.parser
 import importlib
 import importlib.util
-import os
 import pathlib
 import pkgutil
 import re
-import subprocess
 import sys
 from typing import Any, get_type_hints
 
@@ -41,18 +39,6 @@ class Objects(html.parser.HTMLParser):
         name = dict(attrs).get("id") or ""
         if name.partition(".")[0] == "sscam_jax":
             self.found.add(name)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> pathlib.Path:
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
-    # Its authors' notice about a successor, which is no warning of ours.
-    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert "WARNING" not in run.stderr
-    return folder
 
 
 def _is_module(path: str) -> bool:

@@ -300,3 +300,64 @@ def test_curves_are_what_the_metrics_found():
         plots.curve({"insertion": found}, ["a", "b"], image=3)
     with pytest.raises(ValueError, match="no curves: expected at least one"):
         plots.curve({}, [])
+
+
+def _film_rows(count: int) -> list[plots.Row]:
+    """A peak that walks from left to right."""
+    maps = [np.eye(count, dtype=np.float32)[[i] * count] for i in range(count)]
+    grey = _photo(60, 80).convert("L").convert("RGB")
+    return [plots.Row(grey, f"tench\n{i} s", {"Grad-CAM": each}) for i, each in enumerate(maps)]
+
+
+def _peak(picture: Image.Image) -> float:
+    """Where the strongest colour is, across the middle of the picture of the map, from 0 to 1."""
+    pixels = np.asarray(picture.convert("RGB"), int)
+    height, width = pixels.shape[:2]
+    # The photograph is left of the map and grey, the colour bar right of it.
+    row = np.ptp(pixels[height // 2, round(0.45 * width) : round(0.88 * width)], axis=-1)
+    return float(np.argmax(row) / len(row))
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_films_show_one_row_after_another(ending, tmp_path):
+    file = tmp_path / f"film.{ending}"
+    plots.save_film(_film_rows(4), file, seconds=[0.1, 0.2, 0.3, 0.4])
+    with Image.open(file) as film:
+        assert film.n_frames == 4
+        peaks, times = [], []
+        for i in range(4):
+            film.seek(i)
+            film.load()
+            peaks.append(_peak(film))
+            times.append(film.info["duration"])
+    assert times == [100, 200, 300, 400] and peaks == sorted(set(peaks))
+    assert [path.name for path in tmp_path.iterdir()] == [f"film.{ending}"]
+
+
+def test_a_gif_keeps_the_strongest_colour(tmp_path):
+    """256 colours: the peak is a few pixels, and must not become paler."""
+    plots.save_film(_film_rows(2), tmp_path / "film.gif", seconds=[1.0, 1.0])
+    with Image.open(tmp_path / "film.gif") as film:
+        gif = np.asarray(film.convert("RGB"), int)
+    assert np.ptp(gif, axis=-1).max() > 190
+
+
+def test_films_as_mp4(tmp_path):
+    av = pytest.importorskip("av", reason="the package av writes MP4")
+    plots.save_film(_film_rows(3), tmp_path / "film.mp4", seconds=[0.1, 0.2, 0.3])
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        frames = list(container.decode(video=0))
+    # The last frame comes twice, so that it is shown for its time.
+    np.testing.assert_allclose([frame.time for frame in frames], [0, 0.1, 0.3, 0.6], atol=0.002)
+    peaks = [_peak(frame.to_image()) for frame in frames[:3]]
+    assert peaks == sorted(set(peaks))
+
+
+def test_films_refuse(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"film\.png' does not end like a film; choose from '\.gif', '\.webp', '\.mp4'"
+    ):
+        plots.save_film(_film_rows(2), tmp_path / "film.png", seconds=[1.0, 1.0])
+    with pytest.raises(ValueError, match="needs frames and a time for each, got 2 frames and 1 times"):
+        plots.save_film(_film_rows(2), tmp_path / "film.gif", seconds=[1.0])
+    assert list(tmp_path.iterdir()) == []

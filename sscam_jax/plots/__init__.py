@@ -6,6 +6,7 @@ settings, so `with matplotlib.pyplot.style.context("dark_background")` draws the
 
 from sscam_jax.plots.curves import curve
 from sscam_jax.plots.figures import Row, compare, figure, save
+from sscam_jax.plots.films import save_film
 from sscam_jax.plots.overlays import check_style, drawn_colours, overlay
 
-__all__ = ["Row", "check_style", "compare", "curve", "drawn_colours", "figure", "overlay", "save"]
+__all__ = ["Row", "check_style", "compare", "curve", "drawn_colours", "figure", "overlay", "save", "save_film"]

@@ -70,18 +70,24 @@ def _wrapped(text: str) -> str:
     return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, 26) or [""])
 
 
-def _lines(row: Row, titled: bool, columns: int, style: dict[str, Any]) -> Iterator[_Line]:
-    """A row's pictures, broken into lines; without titles where the line above has them."""
+def row_cells(row: Row, titled: bool, style: dict[str, Any]) -> list[_Cell]:
+    """A row's pictures: the photograph, then each map over it; without titles where the row above has them."""
     photo = row.photo.convert("RGB")
-    height = _COLUMN * min(max(photo.height / photo.width, _FLATTEST), _LONGEST)
     # At twice a column's pixels at most: a figure of large photographs stays small.
     photo.thumbnail((round(2 * _COLUMN * _DPI), round(2 * _LONGEST * _COLUMN * _DPI)))
-    cells = [_Cell(photo, _wrapped(row.title), "")]
+    found = [_Cell(photo, _wrapped(row.title), "")]
     for title, each in row.maps.items():
         above, below = _wrapped(title) if titled else "", _wrapped(row.captions.get(title, ""))
-        cells.append(_Cell(overlay(photo, each, **style), above, below))
-    for start in range(0, len(cells), columns):
-        yield _Line(cells[start : start + columns], height)
+        found.append(_Cell(overlay(photo, each, **style), above, below))
+    return found
+
+
+def _lines(row: Row, titled: bool, columns: int, style: dict[str, Any]) -> Iterator[_Line]:
+    """A row's pictures, broken into lines."""
+    height = _COLUMN * min(max(row.photo.height / row.photo.width, _FLATTEST), _LONGEST)
+    found = row_cells(row, titled, style)
+    for start in range(0, len(found), columns):
+        yield _Line(found[start : start + columns], height)
 
 
 def _draw(axes: Any, cell: _Cell) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from sscam_jax import data
 from sscam_jax.cams import registry
@@ -21,6 +22,9 @@ METHODS = ("grad-cam", "score-cam", "ss-cam")
 
 AUTO_BUDGET = 256
 """Scoring passes per map with budget "auto"."""
+
+FRAMES = 16
+"""The frames of an animation or video that are explained."""
 
 # Shorter runs are not told of every chunk: JAX keeps no compilation on disk that calls back.
 _LONG = 1000
@@ -37,6 +41,7 @@ class Request:
         class_names: their names; None: ImageNet's for 1000 classes, else numbers.
         budget: scoring passes per map, of the methods that have a budget; "auto": a few hundred; None: all.
         seed: of all noise. An image's noise does not depend on the images explained with it.
+        frames: the largest number of frames of an animation or video, evenly spaced; 1: the first.
         size: the side in pixels of what the network sees.
         mean: of the normalisation, see `preprocess`.
         std: of the normalisation, see `preprocess`.
@@ -49,6 +54,7 @@ class Request:
     class_names: Sequence[str] | None = None
     budget: int | Literal["auto"] | None = "auto"
     seed: int = 0
+    frames: int = FRAMES
     size: int = 224
     mean: Sequence[float] = IMAGENET_MEAN
     std: Sequence[float] = IMAGENET_STD
@@ -64,6 +70,8 @@ class Request:
                 raise ValueError(f"budget is {self.budget!r}, expected at least 1, 'auto' or None")
             if not any(budgets):
                 raise ValueError(f"budget={self.budget} has no use: none of {', '.join(self.methods)} takes one")
+        if self.frames < 1:
+            raise ValueError(f"frames is {self.frames}, expected at least 1")
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(f"class_names has {len(self.class_names)} names, the network {self.num_classes} classes")
         self.labels()
@@ -96,7 +104,7 @@ class Planned(NamedTuple):
     """A method, ready to run.
 
     Attributes:
-        run: `(images [1, size, size, 3], labels [1]) -> Saliency`.
+        run: `(images [b, size, size, 3], labels [b]) -> Saliency`. All images have the same noise.
         choices: everything that shapes its maps, by name.
         passes: the passes that a map takes at most; None where the method does not say.
     """
@@ -126,9 +134,13 @@ def bound(text: str, request: Request, **options: Any) -> tuple[registry.Method,
         given["budget"] = choices["budget"] = AUTO_BUDGET if request.budget == "auto" else request.budget
     if takes(method, "key"):
         given["key"] = jax.random.key(request.seed)
-    if takes(method, "ids"):
-        given["ids"] = jnp.zeros(1, jnp.int32)
     return functools.partial(method, **given), choices
+
+
+def _same_noise(method: registry.Method, apply: Apply, params: Params, images: Array, labels: Array) -> Saliency:
+    """Frames of a film have the same noise, or their maps would flicker; so have images apart."""
+    ids = dict(ids=jnp.zeros(len(images), jnp.int32)) if takes(method, "ids") else {}
+    return method(apply, params, images, labels, **ids)
 
 
 def plan(request: Request, apply: Apply, params: Params, progress: Progress | None) -> dict[str, Planned]:
@@ -162,7 +174,7 @@ def plan(request: Request, apply: Apply, params: Params, progress: Progress | No
             passes = min(whole, choices["budget"] or whole)
         shown = progress if passes is not None and passes > _LONG else None
         method, _ = bound(text, request, devices=devices, progress=shown, **options)
-        planned[text] = Planned(functools.partial(method, apply, params), choices, passes)
+        planned[text] = Planned(functools.partial(_same_noise, method, apply, params), choices, passes)
     return planned
 
 

@@ -36,7 +36,7 @@ class Progress:
         self.bar.total += maps
 
     def begin(self, what: str, method: str, passes: int | None) -> None:
-        """A map begins."""
+        """A map begins, or those that one call makes."""
         self.what, self.method, self.passes = what, method, passes
         self.began = self.told = time.monotonic()
         self.started, self.share = None, 0.0
@@ -67,7 +67,7 @@ class Progress:
             self.told = now
             print(self.text(now), file=sys.stderr, flush=True)
 
-    def end(self) -> None:
-        """The map is done."""
+    def end(self, maps: int) -> None:
+        """So many maps, which one call makes, are done."""
         self.seen.add(self.method)
-        self.bar.update(1)
+        self.bar.update(maps)

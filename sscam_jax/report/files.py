@@ -9,7 +9,8 @@ import numpy as np
 
 from sscam_jax import plots
 from sscam_jax._support import replacing
-from sscam_jax.report.result import Explanation
+from sscam_jax.data.clips import VIDEO_ENDINGS
+from sscam_jax.report.result import Explanation, by_class
 
 
 def stems(paths: Sequence[pathlib.Path]) -> list[str]:
@@ -47,6 +48,44 @@ def _slug(text: str, kept: str = "") -> str:
     return re.sub(rf"[^a-z0-9{kept}]+", "-", text.lower()).strip("-")
 
 
+def _overlays(each: Explanation, stem: pathlib.Path, style: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Write the overlays of one class of a photograph; where they are, by method."""
+    written = {}
+    for method, saliency in each.saliency.items():
+        file = stem.with_name(f"{stem.name}_{_slug(method, '+.=')}.png")
+        plots.save(plots.overlay(each.images[0], saliency.maps[0], **style), file)
+        written[method] = dict(overlay=str(file))
+    return written
+
+
+def _class_report(each: Explanation, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What was found for one class; of a film the mean probability, all seconds, and the first frame's passes."""
+    methods = {
+        method: dict(
+            seconds=round(float(each.seconds[method].sum()), 3),
+            passes=int(saliency.passes[0]),
+            full_passes=int(each.full[method][0]) or int(saliency.passes[0]),
+            flat=bool(saliency.flat.any()),
+            **files.get(method, {}),
+        )
+        for method, saliency in each.saliency.items()
+    }
+    probability = float(np.mean([shown.probability for shown in each.classes]))
+    return dict(index=each.classes[0].label, name=each.classes[0].name, probability=probability, methods=methods)
+
+
+def _write_arrays(found: Explanation, path: pathlib.Path) -> None:
+    fields = {
+        f"{method}/{field}": getattr(saliency, field)
+        for method, saliency in found.saliency.items()
+        for field in ("maps", "raw", "weights", "logits")
+    }
+    if found.is_film:
+        fields["frames"] = [frame.number for frame in found.frames if frame is not None]
+    with replacing(path) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, classes=[each.label for each in found.classes], **fields)
+
+
 def write(
     found: Explanation, path: pathlib.Path, stem: pathlib.Path, *, arrays: bool, style: dict[str, Any]
 ) -> dict[str, Any]:
@@ -54,7 +93,9 @@ def write(
 
     For an image `cat.jpg` these are `cat_figure.png`, an overlay `cat_281-tabby_ss-cam.png` for every class and
     method, and, where arrays are wanted, `cat_maps.npz`: `maps`, `raw` and `weights` of every method under
-    `METHOD/maps` and so on, whose leading axis is the classes; and `classes`.
+    `METHOD/maps` and so on, whose leading axis is the classes; and `classes`. For a film `cat.gif` they are a film
+    `cat_281-tabby.gif` for every class, with all methods side by side, and the arrays' leading axis is the classes
+    times the frames. A video gives `cat_281-tabby.mp4`.
 
     Args:
         found: what was found for the image.
@@ -66,30 +107,21 @@ def write(
     Returns:
         The report of the image, in terms that JSON has.
     """
-    classes = []
-    for i, each in enumerate(found.classes):
-        methods = {}
-        for method, saliency in found.saliency.items():
-            name = f"{stem.name}_{each.label}-{_slug(each.name)}_{_slug(method, '+.=')}.png"
-            plots.save(plots.overlay(found.images[i], saliency.maps[i], **style), stem.with_name(name))
-            methods[method] = dict(
-                seconds=round(float(found.seconds[method][i]), 3),
-                passes=int(saliency.passes[i]),
-                full_passes=int(found.full[method][i]) or int(saliency.passes[i]),
-                flat=bool(saliency.flat[i]),
-                overlay=str(stem.with_name(name)),
-            )
-        classes.append(dict(index=each.label, name=each.name, probability=each.probability, methods=methods))
-    figure = stem.with_name(f"{stem.name}_figure.png")
-    plots.save(plots.figure(found.rows, **style), figure)
-    report: dict[str, Any] = dict(path=str(path), figure=str(figure), classes=classes)
+    classes, films = [], []
+    for each in by_class(found):
+        begin = stem.with_name(f"{stem.name}_{each.classes[0].label}-{_slug(each.classes[0].name)}")
+        if found.is_film:
+            ending = ".mp4" if path.suffix.lower() in VIDEO_ENDINGS else ".gif"
+            films.append(str(begin.with_name(begin.name + ending)))
+            each.save_film(films[-1], **style)
+        classes.append(_class_report(each, {} if found.is_film else _overlays(each, begin, style)))
+    report: dict[str, Any] = dict(path=str(path), classes=classes)
+    if found.is_film:
+        report |= dict(figure=films[0], films=films)
+    else:
+        report["figure"] = str(stem.with_name(f"{stem.name}_figure.png"))
+        plots.save(plots.figure(found.rows, **style), report["figure"])
     if arrays:
         report["maps"] = str(stem.with_name(f"{stem.name}_maps.npz"))
-        fields = {
-            f"{method}/{field}": getattr(saliency, field)
-            for method, saliency in found.saliency.items()
-            for field in ("maps", "raw", "weights", "logits")
-        }
-        with replacing(pathlib.Path(report["maps"])) as part, part.open("wb") as stream:
-            np.savez_compressed(stream, classes=[each.label for each in found.classes], **fields)
+        _write_arrays(found, pathlib.Path(report["maps"]))
     return report

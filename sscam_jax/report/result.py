@@ -1,7 +1,11 @@
 """What an explanation found: maps, classes, a picture, a table."""
 
+import base64
 import dataclasses
-import io
+import html
+import itertools
+import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,8 +15,9 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sscam_jax import plots
+from sscam_jax import data, plots
 from sscam_jax.cams import registry
+from sscam_jax.plots.films import FILM_ENDINGS
 from sscam_jax.types import Saliency
 
 _NAME, _CLASS = 40, 26
@@ -41,6 +46,7 @@ class Explanation:
     Attributes:
         images: the photograph of each row.
         names: what the image of each row is called: its file's name, or "image 0".
+        frames: the row's place in its animation or video; None for a photograph.
         classes: the class of each row, with the network's probability.
         saliency: by method, as it was asked for, its `Saliency` in NumPy; entry i of every array is row i's.
         seconds: by method, how long each row's map took. A method's first map includes its compilation.
@@ -50,6 +56,7 @@ class Explanation:
 
     images: Sequence[Image.Image]
     names: Sequence[str]
+    frames: Sequence[data.Frame | None]
     classes: Sequence[Class]
     saliency: Mapping[str, Saliency]
     seconds: Mapping[str, Float[np.ndarray, " rows"]]
@@ -64,8 +71,15 @@ class Explanation:
             titles = {method: registry.title(method) for method in self.saliency}
             maps = {titles[method]: saliency.maps[i] for method, saliency in self.saliency.items()}
             captions = {title: f"{self.passes(m, i)}\n{self.seconds[m][i]:.2g} s" for m, title in titles.items()}
-            rows.append(plots.Row(photo, f"{found.name}\n{_percent(found)}", maps, captions))
+            frame = self.frames[i]
+            when = "" if frame is None else f"\n{frame.time:.2f} s"
+            rows.append(plots.Row(photo, f"{found.name}\n{_percent(found.probability)}{when}", maps, captions))
         return rows
+
+    @property
+    def is_film(self) -> bool:
+        """Whether the rows are several frames of one animation or video."""
+        return len(set(self.names)) == 1 and len({frame and frame.number for frame in self.frames}) > 1
 
     @property
     def figure(self) -> Figure:
@@ -79,26 +93,44 @@ class Explanation:
         return f"{took:,}{of} {'pass' if took == 1 and not of else 'passes'}"
 
     def save(self, path: Any) -> None:
-        """Save the figure, whole or not at all.
+        """Save the figure, whole or not at all. Frames of a film are saved as a film where the ending is that of one.
 
         Args:
-            path: the file; its ending says the format: .png, .jpg, .pdf or .svg.
+            path: the file; its ending says the format: .png, .jpg, .pdf or .svg; for a film .gif, .webp or .mp4.
 
         Raises:
             OSError: the file can't be written.
             ValueError: the ending is not of a format that can be written.
+            MissingPackageError: an MP4 needs the package av, which is not installed.
         """
-        plots.save(self.figure, path)
+        if self.is_film and pathlib.Path(path).suffix.lower() in FILM_ENDINGS:
+            self.save_film(path)
+        else:
+            plots.save(self.figure, path)
+
+    def save_film(self, path: Any, **style: Any) -> None:
+        """Save the rows as a film, one after another, as long as each is shown; see `plots.save_film`."""
+        times = [frame.time for frame in self.frames if frame is not None]
+        # After the last frame of a class comes no other: it is shown as long as the one before.
+        gaps = np.diff(times)
+        shown = [gap if gap > 0 else gaps[i - 1] for i, gap in enumerate([*gaps, 0.0])]
+        plots.save_film(self.rows, path, seconds=shown, **style)
 
     def __repr__(self) -> str:
         """The table, with the network above it."""
         table = Table(self.names, list(self.saliency))
-        return "\n".join([self.network, table.heading(), *table.lines(self), *table.notes(self)])
+        return "\n".join(
+            [self.network, table.heading(), *table.lines(self), *frames_left_out(self), *passes_left_out(self)]
+        )
 
-    def _repr_png_(self) -> bytes:
-        stream = io.BytesIO()
-        self.figure.savefig(stream, format="png")
-        return stream.getvalue()
+    def _repr_html_(self) -> str:
+        """The picture, or the film, with the table below it; text has the page's own colours."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder, "shown.gif" if self.is_film else "shown.png")
+            self.save(file)
+            shown = base64.b64encode(file.read_bytes()).decode()
+        picture = f'<img style="max-width: 100%" src="data:image/{file.suffix[1:]};base64,{shown}">'
+        return f"{picture}<pre>{html.escape(repr(self))}</pre>"
 
 
 def stacked(parts: Sequence[Saliency]) -> Saliency:
@@ -117,6 +149,7 @@ def together(parts: Sequence[Explanation]) -> Explanation:
         first,
         images=[image for part in parts for image in part.images],
         names=[name for part in parts for name in part.names],
+        frames=[frame for part in parts for frame in part.frames],
         classes=[found for part in parts for found in part.classes],
         saliency={method: stacked([part.saliency[method] for part in parts]) for method in first.saliency},
         seconds={method: joined("seconds", method) for method in first.saliency},
@@ -124,8 +157,25 @@ def together(parts: Sequence[Explanation]) -> Explanation:
     )
 
 
-def _percent(found: Class) -> str:
-    return f"{100 * found.probability:.1f} %"
+def picked(found: Explanation, rows: Sequence[int]) -> Explanation:
+    """Some rows of an explanation."""
+    kept = list(rows)
+    lists = {name: [getattr(found, name)[i] for i in kept] for name in ("images", "names", "frames", "classes")}
+    arrays = {
+        name: {method: jax.tree.map(lambda array: array[kept], each) for method, each in getattr(found, name).items()}
+        for name in ("saliency", "seconds", "full")
+    }
+    return dataclasses.replace(found, **lists, **arrays)  # type: ignore[arg-type]
+
+
+def by_class(found: Explanation) -> list[Explanation]:
+    """An explanation by image and class: one row each, of a film one per frame."""
+    of = [(name, shown.label) for name, shown in zip(found.names, found.classes, strict=True)]
+    return [picked(found, list(rows)) for _, rows in itertools.groupby(range(len(of)), of.__getitem__)]
+
+
+def _percent(probability: float) -> str:
+    return f"{100 * probability:.1f} %"
 
 
 def _clip(text: str, width: int) -> str:
@@ -133,7 +183,7 @@ def _clip(text: str, width: int) -> str:
 
 
 class Table:
-    """Explanations as lines of text, a line per image and class; the lines can be told as they come."""
+    """Explanations as lines of text, a line per image or film, and class; the lines can be told as they come."""
 
     def __init__(self, names: Sequence[str], methods: Sequence[str]) -> None:
         self.methods = list(dict.fromkeys(methods))
@@ -150,14 +200,30 @@ class Table:
         return self._line("image", "class", "probability", self.methods)
 
     def lines(self, found: Explanation) -> list[str]:
-        """The lines of an explanation."""
+        """The lines of an explanation: of a film the mean probability and the seconds of all frames."""
         lines = []
-        for i, (name, shown) in enumerate(zip(found.names, found.classes, strict=True)):
-            seconds = [f"{found.seconds[method][i]:.2f} s" for method in self.methods]
-            lines.append(self._line(name, shown.name, _percent(shown), seconds))
+        for each in by_class(found):
+            probability = float(np.mean([shown.probability for shown in each.classes]))
+            seconds = [f"{each.seconds[method].sum():.2f} s" for method in self.methods]
+            lines.append(self._line(each.names[0], each.classes[0].name, _percent(probability), seconds))
         return lines
 
-    def notes(self, found: Explanation) -> list[str]:
-        """What budgets kept from running."""
-        shown = {method: found.passes(method, 0) for method in self.methods}
-        return [f"{method}: {passes} per map" for method, passes in shown.items() if " of " in passes]
+
+def passes_left_out(found: Explanation) -> list[str]:
+    """What budgets kept from running."""
+    shown = {method: found.passes(method, 0) for method in found.saliency}
+    return [f"{method}: {passes} per map" for method, passes in shown.items() if " of " in passes]
+
+
+def frames_left_out(found: Explanation) -> list[str]:
+    """Which frames of files with several were explained, and which were not."""
+    explained: dict[tuple[str, int], set[int]] = {}
+    for name, frame in zip(found.names, found.frames, strict=True):
+        if frame is not None:
+            explained.setdefault((name, frame.total), set()).add(frame.number)
+    which = {1: "the first is"}
+    return [
+        f"{name}: {which.get(len(each), f'{len(each)}, evenly spaced, are')} explained of {total} frames"
+        for (name, total), each in explained.items()
+        if len(each) < total
+    ]

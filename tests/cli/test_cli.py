@@ -285,17 +285,53 @@ def test_missing_files_are_told_before_a_network_is_loaded(photo, squeezenet, tm
         _refused(_sscam("explain", tmp_path / "a.heic", *squeezenet, *dry), "a.heic is a HEIC file.*convert it to JPEG")
 
 
-def test_what_is_left_out_is_told(squeezenet, tmp_path):
-    """The other frames of an animated file, and HEIC files of a folder."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    frames = [Image.new("RGB", (30, 30), colour) for colour in ("red", "green", "blue")]
-    frames[0].save(folder / "a.gif", save_all=True, append_images=frames[1:])
-    (folder / "b.HEIC").write_bytes(b"phone")
-    result = _sscam("explain", folder, *squeezenet, "--method", "grad-cam")
+@pytest.fixture
+def clip(tmp_path: pathlib.Path) -> pathlib.Path:
+    """An animation of five frames, of 40 to 80 ms."""
+    frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "green", "blue", "white", "black")]
+    for i, frame in enumerate(frames):
+        frame.paste("yellow", (5 * i, 5, 5 * i + 8, 15))
+    file = tmp_path / "photos" / "a.gif"
+    file.parent.mkdir()
+    frames[0].save(file, save_all=True, append_images=frames[1:], duration=[40, 50, 60, 70, 80])
+    return file
+
+
+def test_what_is_left_out_is_told(clip, squeezenet):
+    """The other frames of an animated file, and HEIC files and videos of a folder."""
+    (clip.parent / "b.HEIC").write_bytes(b"phone")
+    (clip.parent / "c.mp4").write_bytes(b"film")
+    result = _sscam("explain", clip.parent, *squeezenet, "--method", "grad-cam", "--frames", 1)
     assert result.exit_code == 0, result.output
     assert "b.HEIC is left out: Pillow does not read HEIC, convert it to JPEG first" in result.stderr
-    assert "a.gif has 3 frames, of which the first is explained" in result.stderr
+    assert "c.mp4 is left out: a folder stands for its images, name a video itself" in result.stderr
+    assert "note: a.gif: the first is explained of 5 frames" in result.stderr
+    assert len(list((clip.parent.parent / "out").glob("a_figure.png"))) == 1
+
+
+def test_a_film_becomes_a_film(clip, squeezenet, tmp_path):
+    command = ["explain", clip, *squeezenet, "--method", "grad-cam", "--frames", 3]
+    result = _sscam(*command, "--class", 0, "--class", 1)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^a\.gif +tench ", result.stdout, re.MULTILINE) and len(result.stdout.splitlines()) == 5
+    assert "note: a.gif: 3, evenly spaced, are explained of 5 frames" in result.stderr
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"a_0-tench.gif", "a_1-goldfish.gif"}
+    with Image.open(tmp_path / "out" / "a_0-tench.gif") as film:
+        assert film.n_frames == 3
+    report = json.loads(_sscam(*command, "--json", "--maps", "npz").stdout)
+    [image] = report["images"]
+    assert len(image["films"]) == 1 and image["figure"] == image["films"][0]
+    arrays = _arrays(image["maps"])
+    assert arrays["grad-cam/maps"].shape == (3, 224, 224) and arrays["frames"].tolist() == [0, 1, 3]
+    rows = _cost(*command[1:])
+    assert rows["grad-cam"][0] == "3"
+
+
+def test_a_video_without_its_package_is_one_line(squeezenet, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "a.mp4").write_bytes(b"film")
+    result = _sscam("explain", tmp_path / "a.mp4", *squeezenet, "--method", "grad-cam")
+    _refused(result, r"package 'av' is not installed: run pip install '\.\[video\]'")
 
 
 @pytest.mark.parametrize("out", ["cat.jpg", "cat.jpg/inside", "/proc/none"])

@@ -1,5 +1,6 @@
 """`sscam.explain`: one call from a photograph to a picture, and what it is made of."""
 
+import base64
 import io
 import pathlib
 import re
@@ -10,8 +11,9 @@ import pytest
 from PIL import Image
 
 import sscam_jax as sscam
-from sscam_jax import convert, networks
+from sscam_jax import convert, data, networks
 from sscam_jax.report import _network, _plan, _progress, files
+from sscam_jax.report import explain as explaining
 from sscam_jax.report.explain import Failed, explained
 
 CLASSES = ("left", "middle", "right")
@@ -73,8 +75,11 @@ def test_it_shows_itself(found, tmp_path):
     assert lines[1].split() == ["image", "class", "probability", "grad-cam", "score-cam", "ss-cam"]
     assert re.fullmatch(r"image 0 +left +\d+\.\d %( +\d+\.\d\d s){3}", lines[2])
     assert len(repr(found)) < 1000
-    with Image.open(io.BytesIO(found._repr_png_())) as picture:
+    page = found._repr_html_()
+    [shown] = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    with Image.open(io.BytesIO(base64.b64decode(shown))) as picture:
         assert picture.format == "PNG"
+    assert lines[2] in page
     assert len(found.figure.axes) == 2 * 4 + 1
     found.save(tmp_path / "found.svg")
     text = (tmp_path / "found.svg").read_text("utf-8")
@@ -107,6 +112,7 @@ def test_images_are_paths_pictures_and_arrays(tmp_path):
         (_photo(), dict(classes=["up"]), "class 'up' is not an index of .* 3 classes, nor a name of them"),
         (_photo(), dict(class_names=("a", "b")), "class_names has 2 names, the network 3 classes"),
         (_photo(), dict(class_names=None, num_classes=5), "the network has 3 logits, expected 5"),
+        (_photo(), dict(frames=0), "frames is 0, expected at least 1"),
         (_photo(), dict(budget=0), "budget is 0, expected at least 1, 'auto' or None"),
         (_photo(), dict(budget=9, methods=["grad-cam"]), "budget=9 has no use: none of grad-cam takes one"),
         (_photo(), dict(layer="layer4"), "checkpoint and layer are for a network by name"),
@@ -130,6 +136,54 @@ def test_logits_that_are_not_finite_are_refused():
     broken[0, 0] = np.nan
     with pytest.raises(ValueError, match="logits that are not finite for image 0: look for NaN in its parameters"):
         sscam.explain(_photo(), **(SMALL | dict(model=(APPLY, broken))), methods=["grad-cam"])
+
+
+# Films
+
+
+@pytest.fixture
+def gif(tmp_path) -> pathlib.Path:
+    frames = [_photo(seed=seed) for seed in range(5)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100)
+    return tmp_path / "a.gif"
+
+
+def test_a_film_is_explained_frame_by_frame(gif, monkeypatch):
+    monkeypatch.setattr(explaining, "_BATCH", 2)  # three frames are two batches
+    methods = ["grad-cam", "ss-cam"]
+    found = sscam.explain(gif, **SMALL, methods=methods, frames=3, budget=9, classes=["left", "right"])
+    assert found.is_film and [frame.number for frame in found.frames] == [0, 1, 3] * 2
+    assert [each.label for each in found.classes] == [0] * 3 + [2] * 3
+    frames = data.clip(gif, "a", 3).images
+    for i, frame in enumerate(frames):
+        alone = sscam.explain(frame, **SMALL, methods=methods, budget=9, classes=["right"])
+        for method in methods:
+            # All frames have the same noise: the maps are those of the frame alone.
+            np.testing.assert_allclose(found.saliency[method].maps[3 + i], alone.saliency[method].maps[0], atol=1e-4)
+        assert found.classes[3 + i].probability == pytest.approx(alone.classes[0].probability, rel=1e-4)
+    table = repr(found).splitlines()
+    assert len(table) == 2 + 2 + 1 + 1 and "a.gif: 3, evenly spaced, are explained of 5 frames" in table
+
+
+def test_the_class_of_a_film_is_that_of_all_frames(gif):
+    found = sscam.explain(gif, **SMALL, methods=["grad-cam"])
+    images = sscam.preprocess(data.clip(gif, "a", 16).images, size=56)
+    mean = jax.nn.softmax(APPLY(PARAMS, images), axis=1).mean(0)
+    assert {each.label for each in found.classes} == {int(mean.argmax())} and len(found.classes) == 5
+
+
+def test_a_film_shows_and_saves_itself_as_a_film(gif, tmp_path):
+    found = sscam.explain(gif, **SMALL, methods=["grad-cam"], frames=3)
+    found.save(tmp_path / "out.gif")
+    with Image.open(tmp_path / "out.gif") as film:
+        assert film.n_frames == 3 and film.info["duration"] == 100
+    assert "data:image/gif;base64," in found._repr_html_()
+    found.save(tmp_path / "out.png")
+    assert len(found.figure.axes) == 3 * 2 + 1
+    first = sscam.explain(gif, **SMALL, methods=["grad-cam"], frames=1)
+    assert not first.is_film and "a.gif: the first is explained of 5 frames" in repr(first)
+    both = sscam.explain([gif, _photo()], **SMALL, methods=["grad-cam"], frames=2)
+    assert not both.is_film and both.names == ["a.gif", "a.gif", "image 1"]
 
 
 # The network where none is named
@@ -196,6 +250,6 @@ def test_progress_says_what_is_going_on(monkeypatch, capsys):
         assert progress.text(now[0]) == "goose.jpg, ss-cam: 1,536 of 5,120 passes, 35 s left"
         progress.tick()
         assert capsys.readouterr().err == ""  # the last line is not long ago
-        progress.end()
+        progress.end(1)
         progress.begin("duck.jpg, ss-cam", "ss-cam", 5120)
         assert progress.text(now[0] + 3) == "duck.jpg, ss-cam: running 3 s"
