@@ -39,4 +39,4 @@ $(VENV)/.%: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv demo site .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv demo site .hypothesis .pytest_cache .ruff_cache .mypy_cache

@@ -8,10 +8,10 @@ import sscam_jax as sscam
 CLASSES, CHANNELS, COLOURS = 4, 6, 3
 
 
-def params(seed: int = 0) -> dict[str, np.ndarray]:
+def params(seed: int = 0, channels: int = CHANNELS, classes: int = CLASSES) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     shapes = dict(
-        conv=(COLOURS, CHANNELS), bias=(CHANNELS,), hidden=(CHANNELS, 8), out=(8, CLASSES), linear=(CHANNELS, CLASSES)
+        conv=(COLOURS, channels), bias=(channels,), hidden=(channels, 8), out=(8, classes), linear=(channels, classes)
     )
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 

@@ -53,10 +53,11 @@ def test_noise_belongs_to_image_channel_and_sample():
         return sscam.ss_cam(flat, None, twins, [0, 0], key=key, **options).weights
 
     independent = weights()
-    assert len(np.unique(independent)) == 6
+    assert np.diff(np.sort(independent, axis=None)).min() > 1e-5
     assert (weights(key=jax.random.key(6)) != independent).all()
-    np.testing.assert_array_equal(weights(ids=jnp.array([4, 4]))[0], weights(ids=jnp.array([4, 4]))[1])
-    assert len(np.unique(weights(noise="common"))) == 1
+    same_id = weights(ids=jnp.array([4, 4]))
+    np.testing.assert_allclose(same_id[0], same_id[1], atol=1e-6)
+    assert np.ptp(weights(noise="common")) < 1e-6
 
 
 def test_constant_channels_get_no_pass():

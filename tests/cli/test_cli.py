@@ -470,7 +470,7 @@ def test_progress_and_interrupt(photo, weights, tmp_path):
         began, rest = time.monotonic(), ""
         # A terminal that nobody reads holds up whoever writes to it.
         while process.poll() is None:
-            assert time.monotonic() - began < 30, "the run itself would take half an hour"
+            assert time.monotonic() - began < 120, "the run itself would take half an hour"
             rest += _read(master, 0.1)
         while more := _read(master, 0):
             rest += more
