@@ -69,7 +69,8 @@ class Saliency(NamedTuple):
             network said.
         flat: true where the map says nothing [b]; `maps` is zero there. The map is constant, or the label is not a
             class of the network, or something that the network computed was not finite.
-        passes: how many forward passes of the whole network each map took [b].
+        passes: how many images went through `features` for each map [b]: the image itself, and every changed image that
+            was scored. Gradients are not counted, nor what only the head does again (Ablation-CAM, Recipro-CAM).
     """
 
     maps: Float[Array, "b *space"]

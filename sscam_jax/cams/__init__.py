@@ -1,18 +1,20 @@
 """Class activation maps, one family a file.
 
-`gradient` (CAM, Grad-CAM and their kin), `smooth`, `finer` and `shapley` take gradients of the head; `score`,
-`integrated` (IS-CAM) and `group` score masked images; `ablation` runs the head on changed activations; `eigen` takes
-principal components; `blackbox` needs no layer; `controls` explain nothing. `compose` joins the maps of any of them.
+`affine` is CAM. `gradient` (Grad-CAM and methods like it), `smooth`, `finer` and `shapley` take gradients of the head.
+`score`, `integrated` (IS-CAM) and `group` score masked images. `ablation` runs the head on changed activations. `eigen`
+takes principal components. `blackbox` needs no layer. `controls` are maps that explain nothing. `compose` joins the
+maps of any method. `registry` has all of them by name.
 """
 
 from sscam_jax.cams.ablation import ablation_cam, recipro_cam
+from sscam_jax.cams.affine import cam
 from sscam_jax.cams.blackbox import occlusion, rise
 from sscam_jax.cams.compose import over_augmentations, over_layers
 from sscam_jax.cams.controls import fake_cam, gaussian_map, mean_activation, random_map, uniform_map
 from sscam_jax.cams.costs import Cost, cost
 from sscam_jax.cams.eigen import eigen_cam, eigen_grad_cam
 from sscam_jax.cams.finer import finer_cam
-from sscam_jax.cams.gradient import cam, grad_cam, grad_cam_pp, hires_cam, layer_cam, xgrad_cam
+from sscam_jax.cams.gradient import grad_cam, grad_cam_pp, hires_cam, layer_cam, xgrad_cam
 from sscam_jax.cams.group import group_cam
 from sscam_jax.cams.integrated import is_cam
 from sscam_jax.cams.presets import IS_CAM_PRESETS, SCORE_CAM_PRESETS, SS_CAM_PRESETS, Choices

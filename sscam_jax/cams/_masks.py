@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from sscam_jax import ops
 from sscam_jax.cams import _scores, _tap
 from sscam_jax.cams._scores import Changed, Engine, Work
+from sscam_jax.cams._tap import Tapped
 from sscam_jax.cams.gradient import grad_cam_weights
 from sscam_jax.cams.presets import Choices
 from sscam_jax.types import Apply, Params, Saliency
@@ -55,13 +56,8 @@ def scored(
 ) -> Saliency:
     """Score-CAM, SS-CAM and IS-CAM in every preset."""
     tapped = _tap.tap(apply, params, images, labels)
-    activations = tapped.activations.astype(jnp.float32)
-    prior = jnp.ones_like(activations[(slice(None), *[0] * (activations.ndim - 2))])
-    if choices.prior == "grad_cam":
-        prior = grad_cam_weights(apply, params, tapped)
-    # The maps that masks are made of: A_k, or α_k A_k. Channels lead, because they are what a chunk picks from.
-    maps = jnp.moveaxis(activations, -1, 1)
-    maps = maps * prior.reshape(*prior.shape, *[1] * (maps.ndim - 2))
+    prior = _prior(apply, params, tapped, choices)
+    maps = _mask_maps(tapped.activations, prior)
     live, samples = _affordable(maps, choices)
 
     baselines = _baseline_scores(apply, params, images, tapped.labels, traced.baseline, choices)
@@ -82,10 +78,23 @@ def scored(
     weights = _over_channels(scores, live) if choices.channel_softmax else scores
     if choices.prior_in_sum:
         weights = weights * prior
-    raw = _tap.weighted_sum(weights, activations)
+    raw = _tap.weighted_sum(weights, tapped.activations)
     others = 1 + (choices.baseline != "none" or traced.baseline is not None)
     passes = live.sum(1, dtype=jnp.int32) * (samples + int(choices.second_pass)) + others
     return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1], choices.normalize, passes)
+
+
+def _prior(apply: Apply, params: Params, tapped: Tapped, choices: Choices) -> Float[Array, "b c"]:
+    """What multiplies A_k before the mask is made: Grad-CAM's weight, or 1."""
+    if choices.prior == "grad_cam":
+        return grad_cam_weights(apply, params, tapped)
+    return jnp.ones((tapped.activations.shape[0], tapped.activations.shape[-1]), jnp.float32)
+
+
+def _mask_maps(activations: Float[Array, "b *grid c"], prior: Float[Array, "b c"]) -> Float[Array, "b c *grid"]:
+    """The maps that masks are made of: A_k, or α_k A_k. Channels lead, because they are what a chunk picks from."""
+    maps = jnp.moveaxis(activations.astype(jnp.float32), -1, 1)
+    return maps * prior.reshape(*prior.shape, *[1] * (maps.ndim - 2))
 
 
 def _affordable(maps: Float[Array, "b c *grid"], choices: Choices) -> tuple[Bool[Array, "b c"], Int[Array, " b"]]:

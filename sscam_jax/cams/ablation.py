@@ -25,25 +25,27 @@ def ablation_cam(
     chunk_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Saliency:
-    """Ablation-CAM: the activations weighted by what the class's score loses without each of them.
+    """Ablation-CAM: each channel weighted by the share of the class's score that is lost without it.
 
-    L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = (Y^c − Y_k^c) / |Y^c|, Y_k^c the score with A_k set to 0. The paper divides
-    by Y^c, which turns the map inside out where that is negative; a score of 0 divides by nothing.
+    L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = (Y^c − Y_k^c) / |Y^c|, where Y_k^c is the score with A_k set to 0. The paper
+    divides by Y^c. We divide by its magnitude, because a negative Y^c would turn the map inside out. If Y^c is 0, the
+    differences are not divided.
 
     Args:
         apply: the network, cut at the target layer; static.
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
         labels: class indices [b]; None explains the predicted class.
-        score: Y^c, "logit", "probability" (after the softmax), "log_probability", or a function
+        score: Y^c, "logit", "probability" (after the softmax), "log_probability", "sigmoid", or a function
             `(logits [n], label []) -> []`; static.
-        chunk_size: activations scored at once on a device; None: what suits the device. Out of memory, it is halved,
-            with a warning.
+        chunk_size: activations scored together on a device; None: what suits the device. When memory runs out, it
+            is halved, with a warning, and remembered.
         devices: devices that share each image's channels; None: where the arguments are. It changes the numbers by
             rounding only.
 
     Returns:
-        `Saliency`; `weights` are w^c. `passes` is 1: only the head is run again, once a channel that is not 0.
+        `Saliency`; `weights` are w^c. `passes` is 1: after it only the head runs, once per channel that is not 0 and
+        once more. If most of the network is in the head, these runs cost nearly as much as passes.
 
     Raises:
         ValueError: an unknown score, or shapes or labels that do not fit.
@@ -82,7 +84,8 @@ def _ablation_cam(
             kept = 1 - jax.nn.one_hot(channel, n_channels, dtype=activations.dtype)
             return activations * kept.reshape(*[1] * (activations.ndim - 1), n_channels)
 
-        # The last version drops no channel: scored in the same chunks, its rounding is that of the others.
+        # A channel that is 0 everywhere cannot lose anything. The last version drops no channel: it is Y^c. It runs in
+        # the same chunks as the others, so that equal inputs have equal scores, and their difference is exactly 0.
         live = jnp.append((activations != 0).any(tuple(range(activations.ndim - 1))), True)
         work = Work(_scores.head_of(apply, passing, row["carry"]), choices[0], row["label"], engine)
         scores = _scores.scores(without, work, live)[:, 0]
@@ -108,26 +111,26 @@ def recipro_cam(
 ) -> Saliency:
     """Recipro-CAM: the class's score when the head sees one position of the activations at a time.
 
-    L^c_n = f^c(M_n ⊗ A_n) at position n, brought to [0, 1]: the channels' activations A_n at n, in the places that M_n
-    names, which is 1 at n and 0 elsewhere. For a head of average pooling and a linear layer and the logit as the score,
-    this is CAM.
+    L^c_n = f^c(M_n ⊗ A_n) at position n, brought to [0, 1]. A_n are the activations of all channels at n. M_n is 1 at n
+    and 0 elsewhere, so M_n ⊗ A_n keeps position n and is 0 everywhere else. If the head is average pooling and a linear
+    layer, and the score is the logit, this is CAM.
 
     Args:
         apply: the network, cut at the target layer; static.
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
         labels: class indices [b]; None explains the predicted class.
-        gaussian: whether M_n is ¼, ½, ¼ along every axis around n, over which A_n is spread, instead of one position;
-            static.
-        score: f^c, "logit", "probability" (after the softmax), "log_probability", or a function
+        gaussian: if true, M_n is ¼, ½, ¼ along every axis around n, and A_n is spread over these positions; static.
+        score: f^c, "logit", "probability" (after the softmax), "log_probability", "sigmoid", or a function
             `(logits [n], label []) -> []`; static.
-        chunk_size: activations scored at once on a device; None: what suits the device. Out of memory, it is halved,
-            with a warning.
+        chunk_size: activations scored together on a device; None: what suits the device. When memory runs out, it
+            is halved, with a warning, and remembered.
         devices: devices that share each image's positions; None: where the arguments are. It changes the numbers by
             rounding only.
 
     Returns:
-        `Saliency`; `raw` are the scores, `weights` are 0. `passes` is 1: only the head is run again, once a position.
+        `Saliency`; `raw` are the scores, `weights` are 0. `passes` is 1: after it only the head runs, once per
+        position. If most of the network is in the head, these runs cost nearly as much as passes.
 
     Raises:
         ValueError: an unknown score, or shapes or labels that do not fit.
@@ -181,7 +184,8 @@ def _recipro_cam(
 
     rows = dict(activations=tapped.activations, carry=tapped.carry, label=tapped.labels)
     raw = jax.lax.map(one_image, rows)
-    # Brought to [0, 1] from the least score, because a score can be negative.
+    # The scores are brought to [0, 1] by their minimum and maximum. `to_saliency` has a ReLU, which must cut off
+    # nothing: so the minimum is subtracted first.
     lowest = raw.min(tuple(range(1, raw.ndim)), keepdims=True)
     saliency = _tap.to_saliency(raw - lowest, _tap.no_weights(tapped), tapped, images.shape[1:-1])
     return _tap.finite(saliency._replace(raw=raw), tapped.known)

@@ -1,4 +1,4 @@
-"""References that need no layer: RISE and occlusion, which look at the network's answers only."""
+"""References that need no layer: RISE and occlusion, which use inputs and outputs of the network only."""
 
 import functools
 import math
@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from sscam_jax import ops
 from sscam_jax.cams import _run, _scores, _tap
@@ -33,12 +33,12 @@ def rise(
     chunk_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Saliency:
-    """RISE: the mean of random masks, each weighted by the class's score of the image seen through it.
+    """RISE: the mean of random masks, each weighted by the class's score of the image under that mask.
 
-    L^c = 1 / (p N) Σ_i f^c(X ⊙ M_i) M_i. A mask is a grid of s cells along each axis, each 1 with probability p,
-    enlarged linearly to one cell more than the image and cut at a random offset within a cell. The mask of
-    (image id, i) depends on the key and these two indices only. Where all N scores are equal, the map is 0: it would
-    show the masks alone.
+    L^c = 1 / (p N) Σ_i f^c(X ⊙ M_i) M_i. A mask starts as a grid of s cells along each axis. Each
+    cell is 1 with probability p, else 0. The grid is enlarged linearly to one cell more than the image, and cut to the
+    image's size at a random offset within a cell. The mask of (image id, i) depends on the key and these two indices
+    only. If all N scores are equal, the map is 0, because it would show the masks and nothing of the image.
 
     Args:
         apply: the network, cut at the target layer; static.
@@ -46,19 +46,20 @@ def rise(
         images: [b, *space, c_in], as the network takes them.
         labels: class indices [b]; None explains the predicted class.
         key: a key of `jax.random.key`, of JAX's default kind.
-        ids: an integer an image [b] that its masks belong to; None: its position in the batch.
+        ids: one integer per image [b] that seeds its masks; None: its position in the batch.
         n_samples: N; static.
         cells: s; static.
         keep: p, in (0, 1]; traced.
-        score: f^c, "logit", "probability" (after the softmax), "log_probability", or a function
+        score: f^c, "logit", "probability" (after the softmax), "log_probability", "sigmoid", or a function
             `(logits [n], label []) -> []`; static.
-        chunk_size: network inputs scored at once on a device; None: what suits the device. Out of memory, it is halved,
-            with a warning.
+        chunk_size: network inputs scored together on a device; None: what suits the device. When memory runs out, it
+            is halved, with a warning, and remembered.
         devices: devices that share each image's masks; None: where the arguments are. It changes the numbers by
             rounding only.
 
     Returns:
-        `Saliency`; `raw` is L^c at the input's resolution, for there is no layer; `weights` are 0.
+        `Saliency`; `raw` is L^c at the input's resolution, because there is no layer; `weights` are 0. `passes` is
+        N + 1.
 
     Raises:
         ValueError: an unknown score, `n_samples` or `cells` < 1, shapes or labels that do not fit, or a key of kind
@@ -99,6 +100,7 @@ def _rise(
     sides = tuple(-(-side // cells) for side in space)
 
     def one_image(row: dict[str, Any]) -> Float[Array, "*space"]:
+        # Masks are made again wherever they are needed: N masks of the image's size would not fit into memory.
         def mask(index: Int[Array, ""]) -> Float[Array, "*space"]:
             for_cells, for_offset = jax.random.split(jax.random.fold_in(row["key"], index))
             grid = jax.random.bernoulli(for_cells, keep, (cells,) * len(space)).astype(jnp.float32)
@@ -111,6 +113,7 @@ def _rise(
 
         work = Work(_scores.network_of(apply, passing), score, row["label"], engine)
         scores = _scores.scores(seen, work, jnp.ones(n_samples, bool))[:, 0]
+        # A network that is blind to the masks says nothing about where, but a sum of random masks is never constant.
         scores = jnp.where(scores.max() == scores.min(), 0.0, scores)
         return _scores.weighted_masks(scores / (n_samples * keep), mask, engine.chunk_size)
 
@@ -133,26 +136,28 @@ def occlusion(
 ) -> Saliency:
     """Occlusion: what the class's score loses when a window of the image is hidden.
 
-    L^c at a pixel is the mean of f^c(X) − f^c(X without w) over the windows w that cover it; hidden pixels are 0, the
-    mean colour for normalised images. Windows start every stride, and one ends at each side's end. (Zeiler and Fergus
-    map the score itself, by the place of a grey square.)
+    L^c at a pixel is the mean of f^c(X) − f^c(X without w) over the windows w that cover the pixel. Hidden pixels are
+    0, which is the mean colour for normalised images. Along each axis a window starts at every stride, and the last one
+    ends with the image. Zeiler and Fergus map the score itself at the position of a grey square.
 
     Args:
         apply: the network, cut at the target layer; static.
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
         labels: class indices [b]; None explains the predicted class.
-        window: the window's sides in pixels, one for all axes or one an axis; None: a seventh of each; static.
-        stride: pixels between windows, likewise, at most the window's; None: half the window's; static.
-        score: f^c, "logit", "probability" (after the softmax), "log_probability", or a function
+        window: the window's sides in pixels, one number for all axes or one per axis; None: a seventh of each side;
+            static.
+        stride: pixels between windows, one number or one per axis, at most the window's side; None: half of it; static.
+        score: f^c, "logit", "probability" (after the softmax), "log_probability", "sigmoid", or a function
             `(logits [n], label []) -> []`; static.
-        chunk_size: network inputs scored at once on a device; None: what suits the device. Out of memory, it is halved,
-            with a warning.
+        chunk_size: network inputs scored together on a device; None: what suits the device. When memory runs out, it
+            is halved, with a warning, and remembered.
         devices: devices that share each image's windows; None: where the arguments are. It changes the numbers by
             rounding only.
 
     Returns:
-        `Saliency`; `raw` is L^c, signed, at the input's resolution, for there is no layer; `weights` are 0.
+        `Saliency`; `raw` is L^c, signed, at the input's resolution, because there is no layer; `weights` are 0.
+        `passes` is the number of windows and 2.
 
     Raises:
         ValueError: an unknown score, a window that does not fit the image, a stride that leaves pixels out, or shapes
@@ -187,8 +192,15 @@ def _per_axis(name: str, given: int | tuple[int, ...] | None, default: tuple[int
         return default
     values = (given,) * len(default) if isinstance(given, int) else tuple(given)
     if len(values) != len(default):
-        raise ValueError(f"{name}={given} has {len(values)} axes, expected {len(default)}: one a spatial axis")
+        raise ValueError(f"{name}={given} has {len(values)} axes, expected {len(default)}: one per spatial axis")
     return values
+
+
+def _covered(side: int, window: int, stride: int) -> Bool[np.ndarray, "windows side"]:
+    """Which pixels along one axis each window covers."""
+    # The last window ends at the side's end, whatever the stride: without it the last pixels would have no value.
+    starts = np.unique([*range(0, side - window, stride), side - window])[:, None]
+    return (np.arange(side) >= starts) & (np.arange(side) < starts + window)
 
 
 def _occlusion(
@@ -204,17 +216,13 @@ def _occlusion(
     tapped = _tap.tap(apply, params, images, labels)
     passing = _scores.suited(apply, params, engine)
     space = images.shape[1:-1]
-    # Along each axis, which pixels each window covers: [windows, side].
-    covers = []
-    for side, wide, step in zip(space, windows, strides, strict=True):
-        starts = np.unique([*range(0, side - wide, step), side - wide])[:, None]
-        covers.append((np.arange(side) >= starts) & (np.arange(side) < starts + wide))
+    covers = [_covered(*axis) for axis in zip(space, windows, strides, strict=True)]
     counts = tuple(len(cover) for cover in covers)
     n_windows = math.prod(counts)
     times_covered = functools.reduce(np.multiply.outer, [cover.sum(0) for cover in covers]).astype(np.float32)
 
     def hidden(index: Int[Array, ""]) -> Float[Array, "*space"]:
-        """1 where a window covers the image; no window has the last index."""
+        """1 where the window covers the image. The last index stands for no window."""
         mask = jnp.float32(index < n_windows)
         for cover, at in zip(covers, jnp.unravel_index(index, counts), strict=True):
             mask = jnp.einsum("...,i->...i", mask, jnp.asarray(cover, jnp.float32)[at], precision="highest")
@@ -224,7 +232,8 @@ def _occlusion(
         def without(index: Int[Array, ""], sample: Int[Array, ""]) -> Float[Array, "*space c_in"]:
             return _scores.times(row["image"], 1 - hidden(index))
 
-        # The image as it is comes last, in the same chunks: its rounding is that of the others.
+        # The image as it is comes last. It runs in the same chunks as the others, so that equal inputs have equal
+        # scores, and their difference is exactly 0.
         work = Work(_scores.network_of(apply, passing), score, row["label"], engine)
         scores = _scores.scores(without, work, jnp.ones(n_windows + 1, bool))[:, 0]
         return _scores.weighted_masks(scores[-1] - scores[:-1], hidden, engine.chunk_size) / times_covered

@@ -1,4 +1,4 @@
-"""Functions over methods: several layers' maps as one, and a map smoothed over changed images.
+"""Functions that take a method: the maps of several layers as one map, and a map averaged over changed images.
 
 `functools.partial(over_layers, grad_cam, layers=...)` has the signature of every method.
 """
@@ -31,10 +31,10 @@ def over_layers(
     fusion: Fusion = "max",
     **options: Any,
 ) -> Saliency:
-    """One method's maps at several layers, as one: their maximum or mean, brought to [0, 1] again.
+    """The maps of a method at several layers as one map: their maximum or mean, brought to [0, 1] again.
 
-    L = s(max_l L_l) or s(1/n Σ_l L_l), L_l the method's `maps` at layer l. (LayerCAM's own fusion scales maps by a
-    tanh before the maximum, as torchcam's does; this does not.)
+    L = s(max_l L_l) or s(1/n Σ_l L_l), where L_l are the method's `maps` at layer l. The fusion in LayerCAM's code and
+    in torchcam scales the maps by a tanh before the maximum. This one does not.
 
     Args:
         method: any method.
@@ -44,14 +44,14 @@ def over_layers(
         labels: class indices [b]; None explains the predicted class.
         layers: the same network, cut at the other layers.
         fusion: "max" or "mean".
-        options: the method's own.
+        options: keyword arguments of the method.
 
     Returns:
-        `Saliency`; `raw` is the fused map at the input's resolution, before s(·), `weights` are those at the first
-        layer, `passes` those of all layers.
+        `Saliency`; `raw` is the fused map at the input's resolution before s(·), `weights` are those at the first
+        layer, and `passes` is the sum over the layers.
 
     Raises:
-        ValueError: an unknown fusion, or what the method raises.
+        ValueError: an unknown fusion, or an error of the method.
 
     Example:
         >>> from sscam_jax.cams import layer_cam
@@ -85,8 +85,8 @@ def over_augmentations(
 ) -> Saliency:
     """A method's map smoothed by test-time augmentation: the mean over mirrored and scaled images, mirrored back.
 
-    L = s(1/n Σ_T T⁻¹ L(T(X))), T each factor times the image, as it is and mirrored; L is the method's `maps`. The
-    class explained is that of the image as it is.
+    L = s(1/n Σ_T T⁻¹ L(T(X))), where L are the method's `maps`. T multiplies the image by one of the factors, and
+    mirrors it or not. All maps explain the same class: the given one, or the one predicted for the unchanged image.
 
     Args:
         method: any method.
@@ -94,16 +94,16 @@ def over_augmentations(
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
         labels: class indices [b]; None explains the predicted class.
-        factors: what the images are multiplied by.
-        flip: the spatial axis along which they are mirrored, the last by default; None: none.
-        options: the method's own.
+        factors: the numbers that the images are multiplied by.
+        flip: the spatial axis along which they are mirrored, by default the last; None: they are not mirrored.
+        options: keyword arguments of the method.
 
     Returns:
-        `Saliency`; `raw` is the mean at the input's resolution, before s(·), `weights` are the mean weights, `passes`
-        those of all augmentations and one more.
+        `Saliency`; `raw` is the mean at the input's resolution before s(·), `weights` are the mean weights, and
+        `passes` is the sum over the augmentations plus one.
 
     Raises:
-        ValueError: no factors, a spatial axis that the images lack, or what the method raises.
+        ValueError: there are no factors, the images do not have the axis `flip`, or an error of the method.
 
     Example:
         >>> from sscam_jax.cams import grad_cam

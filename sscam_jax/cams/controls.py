@@ -1,9 +1,9 @@
-"""Control maps: what a metric gives to maps that explain nothing, or hardly anything.
+"""Control maps, which explain nothing or nearly nothing. They show what value a metric gives to such maps.
 
-They have the signature of every method, so that they can stand in every table beside the methods: a metric that one of
-them wins is no evidence. `uniform_map`, `gaussian_map` and `fake_cam` look neither at the network nor at the image;
-they are drawn at the input's resolution, and `raw` is the same drawn at the target layer's. Their weights are 0, and
-`flat` is true only where `maps` is zero.
+They have the signature of every method, so that every table can have them beside the methods. If a control wins on a
+metric, the metric is no evidence for a method. `uniform_map`, `gaussian_map` and `fake_cam` depend on shapes only, not
+on the network or the image. `maps` is drawn at the input's resolution and `raw` at the target layer's. Their weights
+are 0, and `flat` is true only where `maps` is zero.
 """
 
 import functools
@@ -18,15 +18,15 @@ from sscam_jax.cams import _tap
 from sscam_jax.cams._tap import Labels
 from sscam_jax.types import Apply, Params, Saliency
 
-# The Gaussian's standard deviation as a share of each side: ±2 σ is the image.
+# The Gaussian's standard deviation as a share of each side: the image spans ±2 σ.
 _SIGMA = 0.25
 
-
-# They depend on shapes alone, so NumPy draws them, once a compilation: XLA takes seconds to fold such constants.
+# The next three depend on shapes only. NumPy draws them, once per compilation, because XLA would take seconds to fold
+# such constants.
 
 
 def _gaussian(shape: tuple[int, ...]) -> Float[np.ndarray, "*space"]:
-    # Odd numbers about 0: exactly as far on one side as on the other.
+    # Odd integers around 0 are exactly symmetric in floating point; i − (side − 1)/2 divided by σ need not be.
     offsets = [(2 * np.arange(side) + 1 - side) / (2 * side * _SIGMA) for side in shape]
     heights = np.exp(-0.5 * sum(offset**2 for offset in np.ix_(*offsets)))
     span = np.ptp(heights)
@@ -51,7 +51,7 @@ def _drawn(
     labels: Int[Array, " b"] | None,
     draw: Callable[[tuple[int, ...]], np.ndarray],
 ) -> Saliency:
-    """The same map for every image; the network is run for its logits only."""
+    """The same map for every image. The network runs only because `Saliency` has its logits."""
     tapped = _tap.tap(apply, params, images, labels)
     n_images, *grid, channels = tapped.activations.shape
     one, raw = draw(images.shape[1:-1]), draw(tuple(grid))
@@ -66,16 +66,16 @@ def _drawn(
 
 
 def uniform_map(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
-    """Control: the same everywhere, 1.
+    """Control: 1 everywhere.
 
-    The one constant map that is not `flat`, for it is meant: it keeps the whole image, and its energy in a box is the
-    box's share of the area.
+    It is the only constant map that is not marked `flat`, because it is constant on purpose. It hides nothing of the
+    image, and its energy in a box is the box's share of the area.
 
     Args:
         apply: the network; static.
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
-        labels: class indices [b], or None; they change nothing.
+        labels: class indices [b], or None; checked, but they change nothing.
 
     Returns:
         `Saliency`; `maps` are 1.
@@ -91,7 +91,7 @@ def uniform_map(apply: Apply, params: Params, images: Float[Array, "b *space c_i
 
     References:
         Poppi et al., Revisiting the Evaluation of Class Activation Mapping for Explainability, CVPR Workshops 2021,
-        whose FakeCAM is this map but for one pixel.
+        whose FakeCAM is this map except for one pixel.
     """
     return _drawn(apply, params, images, _tap.checked(apply, params, images, labels), _ones)
 
@@ -99,15 +99,15 @@ def uniform_map(apply: Apply, params: Params, images: Float[Array, "b *space c_i
 def gaussian_map(
     apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None
 ) -> Saliency:
-    """Control: a Gaussian in the middle of the image, where photographers put what they photograph.
+    """Control: a Gaussian at the centre of the image, where photographs tend to show their object.
 
-    unit(exp(−½ Σ_axes ((p − ½ side) / (¼ side))²)): the standard deviation is a quarter of each side.
+    unit(exp(−½ Σ_axes ((p − ½ side) / (¼ side))²)). The standard deviation is a quarter of each side.
 
     Args:
         apply: the network; static.
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
-        labels: class indices [b], or None; they change nothing.
+        labels: class indices [b], or None; checked, but they change nothing.
 
     Returns:
         `Saliency`, the same map for every image.
@@ -128,15 +128,15 @@ def gaussian_map(
 
 
 def fake_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
-    """Control: FakeCAM, 1 everywhere but for one pixel in the corner.
+    """Control: FakeCAM, which is 1 everywhere except for one pixel in the corner.
 
-    It says nothing about the class, and masks nothing: Average Drop is nearly 0.
+    It says nothing about the class, and hides nearly nothing, so its Average Drop is nearly 0.
 
     Args:
         apply: the network; static.
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
-        labels: class indices [b], or None; they change nothing.
+        labels: class indices [b], or None; checked, but they change nothing.
 
     Returns:
         `Saliency`, the same map for every image: 0 at the first position along every axis, else 1.
@@ -165,17 +165,18 @@ def random_map(
     key: Key[Array, ""],
     ids: Int[Array, " b"] | None = None,
 ) -> Saliency:
-    """Control: noise, at the target layer's resolution, brought to the input's like every map.
+    """Control: noise at the target layer's resolution, resized to the input like every map.
 
-    unit(U(R)) with R independent and uniform in [0, 1); it depends on the key and the image's id only.
+    unit(U(R)), where the values of R are independent and uniform in [0, 1). R depends on the key and the image's id
+    only.
 
     Args:
         apply: the network, cut at the target layer; static.
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
-        labels: class indices [b], or None; they change nothing.
+        labels: class indices [b], or None; checked, but they change nothing.
         key: a key of `jax.random.key`, of JAX's default kind.
-        ids: an integer an image [b] that its noise belongs to; None: its position in the batch.
+        ids: one integer per image [b] that seeds its noise; None: its position in the batch.
 
     Returns:
         `Saliency`; `raw` is the noise, `weights` are 0.
@@ -217,15 +218,15 @@ def _random_map(
 def mean_activation(
     apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None
 ) -> Saliency:
-    """Control: the plain mean of the activations, whatever the class.
+    """Control: the mean of the activations over the channels. It does not depend on the class.
 
-    ReLU(1/c Σ_k A_k): what the network looks at, not why it answers as it does.
+    L = ReLU(1/c Σ_k A_k). It shows where the layer is active, not which class that supports.
 
     Args:
         apply: the network, cut at the target layer; static.
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
-        labels: class indices [b], or None; they change nothing.
+        labels: class indices [b], or None; checked, but they change nothing.
 
     Returns:
         `Saliency`; every weight is 1/c.

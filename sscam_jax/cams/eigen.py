@@ -1,4 +1,4 @@
-"""CAMs of a principal component: no class in Eigen-CAM, activation times gradient in Eigen-Grad-CAM."""
+"""CAMs of a principal component: of the activations in Eigen-CAM, of activation times gradient in Eigen-Grad-CAM."""
 
 import functools
 
@@ -20,16 +20,16 @@ def eigen_cam(
     *,
     center: bool = False,
 ) -> Saliency:
-    """Eigen-CAM: the activations projected on their first right singular vector; the class plays no part.
+    """Eigen-CAM: the activations projected on their first right singular vector. It does not depend on the class.
 
-    With A = U Σ Vᵀ (positions × channels), L = ReLU(A V_1); the paper has no ReLU. A singular vector has no sign of
-    its own: here the projection's largest value by magnitude is positive.
+    L = ReLU(A V_1), where A = U Σ Vᵀ is the matrix of positions × channels. The paper has no ReLU. The sign of a
+    singular vector is arbitrary. We choose it so that the value of largest magnitude in A V_1 is positive.
 
     Args:
         apply: the network, cut at the target layer; static.
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
-        labels: class indices [b], or None; they change nothing.
+        labels: class indices [b], or None; checked, but they change nothing.
         center: whether each channel's mean is subtracted first, as pytorch-grad-cam does; static.
 
     Returns:
@@ -64,8 +64,9 @@ def eigen_grad_cam(
 ) -> Saliency:
     """Eigen-Grad-CAM: the first principal component of activation times gradient.
 
-    Eigen-CAM of G ⊙ A, G = ∂Y^c/∂A, with each channel's mean subtracted. It comes from pytorch-grad-cam and has no
-    paper; its sign, LAPACK's there, is here that of the largest value by magnitude.
+    Eigen-CAM of G ⊙ A with G = ∂Y^c/∂A, where the mean of each channel is subtracted. The method comes from
+    pytorch-grad-cam and has no paper. There the sign is what LAPACK returns. Here the value of largest magnitude is
+    positive.
 
     Args:
         apply: the network, cut at the target layer; static.
@@ -109,16 +110,16 @@ def _principal(arrays: Float[Array, "b *grid c"], center: bool) -> tuple[Float[A
 
 
 def _first_singular_vector(rows: Float[Array, "p c"]) -> Float[Array, " c"]:
-    """V_1 of A = U Σ Vᵀ, up to its sign; 0 where A is 0.
+    """V_1 of A = U Σ Vᵀ, up to its sign; 0 if A is 0.
 
-    (A Aᵀ)^(2^20), or (Aᵀ A)^(2^20) where that is the smaller, by squaring: what is left is U_1 U_1ᵀ, or V_1 V_1ᵀ. Not
-    by `jnp.linalg.svd`: on CPU its LAPACK call hands its work to the threads that wait for it, and with as many devices
-    as cores it never ends (JAX 0.10).
+    The smaller of A Aᵀ and Aᵀ A is squared 20 times. The power 2^20 leaves its largest eigenvalue only, so the result
+    is U_1 U_1ᵀ or V_1 V_1ᵀ up to a factor. `jnp.linalg.svd` is not used: on CPUs LAPACK gives its work to the threads
+    that wait for it, and with as many devices as cores it never ends (seen with JAX 0.10).
     """
     product = functools.partial(jnp.matmul, precision="highest")
 
     def scaled(array: Array) -> Array:
-        largest = jnp.abs(array).max()
+        largest = jnp.abs(array).max()  # without this the powers would overflow or vanish
         return array / jnp.where(largest == 0, 1.0, largest)
 
     a = scaled(rows)
@@ -127,6 +128,7 @@ def _first_singular_vector(rows: Float[Array, "p c"]) -> Float[Array, " c"]:
     power, _ = jax.lax.scan(lambda power, _: (scaled(product(power, power)), None), gram, length=20)
     vector = power[:, jnp.diagonal(power).argmax()]
     vector = product(vector, a) if wide else vector
-    vector = scaled(product(product(a, vector), a))  # a power step more, for the last digits
+    # One more power step on A itself: in A Aᵀ the rounding errors are squared.
+    vector = scaled(product(product(a, vector), a))
     length = jnp.sqrt((vector**2).sum())
     return vector / jnp.where(length == 0, 1.0, length)

@@ -1,4 +1,4 @@
-"""Finer-CAM: what tells the class from those most like it."""
+"""Finer-CAM: what distinguishes a class from similar classes."""
 
 import functools
 
@@ -20,19 +20,19 @@ def finer_cam(
     n_references: int = 3,
     gamma: float | Float[Array, ""] = 0.6,
 ) -> Saliency:
-    """Finer-CAM: Grad-CAM of the class's logit less that of the classes nearest to it.
+    """Finer-CAM: Grad-CAM of the class's logit minus the logits of the classes nearest to it.
 
-    L^c = ReLU(Σ_k α_k A_k) with α_k = GAP(∂(Y^c − γ/T Σ_t Y^{d_t})/∂A_k); d_1 ... d_T are the classes other than c
-    whose logits are nearest to Y^c. γ = 0 is Grad-CAM. The references count alike, as in torchcam; the authors' code
-    weighs them by their probabilities.
+    L^c = ReLU(Σ_k α_k A_k) with α_k = GAP(∂(Y^c − γ/T Σ_t Y^{d_t})/∂A_k). The references d_1 … d_T are the classes
+    other than c whose logits are nearest to Y^c. γ = 0 is Grad-CAM. All references have the same weight, as in
+    torchcam. The authors' code weights them by their probabilities.
 
     Args:
         apply: the network, cut at the target layer; static.
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
         labels: class indices [b]; None explains the predicted class.
-        n_references: T, at most the number of the other classes; static.
-        gamma: γ, how much of the references is taken away; traced.
+        n_references: T; if there are fewer other classes, all of them; static.
+        gamma: γ, the share of the references' mean that is subtracted; traced.
 
     Returns:
         `Saliency`; `weights` are α, in logits per unit of activation.
@@ -67,7 +67,7 @@ def _finer_cam(
     tapped = _tap.tap(apply, params, images, labels)
     n_classes = tapped.logits.shape[1]
     if n_classes < 2:
-        raise ValueError("this network has one class, so Finer-CAM has none to tell it from; use grad_cam")
+        raise ValueError("this network has one class, and Finer-CAM needs another to compare it with; use grad_cam")
     own = jax.nn.one_hot(tapped.labels, n_classes, dtype=jnp.float32)
     distance = jnp.abs(tapped.logits - (own * tapped.logits).sum(1, keepdims=True))
     n_references = min(n_references, n_classes - 1)

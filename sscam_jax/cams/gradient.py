@@ -1,11 +1,11 @@
-"""CAM and the CAMs of one backward pass through the head."""
+"""The CAMs of one backward pass through the head."""
 
 import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from sscam_jax.cams import _tap
 from sscam_jax.cams._tap import Labels, Tapped
@@ -34,86 +34,11 @@ def from_gradients(
     labels: Int[Array, " b"] | None,
     combine: Combine,
 ) -> Saliency:
-    """The methods that are a function of the activations and their gradients."""
+    """Run a method that needs the activations and their gradients only."""
     tapped = _tap.tap(apply, params, images, labels)
     gradients = _tap.logit_gradients(apply, params, tapped)
     raw, weights = combine(tapped.activations.astype(jnp.float32), gradients)
     return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1])
-
-
-def cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
-    """CAM: the activations weighted by the class's weights in the linear layer after average pooling.
-
-    L^c = ReLU(Σ_k w_k^c A_k), as SS-CAM's paper has it (Eq. 1-2); Zhou et al. (Eq. 2) have no ReLU. The weights are
-    read off the head as Σ_ij ∂Y^c/∂A_k^ij, which is w_k^c when the head is average pooling and a linear layer. Other
-    heads have no such weights and are refused: one that is not affine, or one that treats positions unequally, as a
-    linear layer on flattened activations does.
-
-    Args:
-        apply: the network, cut at its last convolutional layer; static.
-        params: its parameters.
-        images: [b, *space, c_in], as the network takes them.
-        labels: class indices [b]; None explains the predicted class.
-
-    Returns:
-        `Saliency`; `weights` are w^c.
-
-    Raises:
-        ValueError: the head is not affine in the activations, it weighs positions unequally (noticed where the call is
-            not traced), or the shapes or labels do not fit.
-
-    Example:
-        >>> apply = Apply(features=lambda params, x: (x, ()),
-        ...               head=lambda params, activations, carry: activations.mean((1, 2)) @ params)
-        >>> images = jnp.zeros((1, 2, 2, 2)).at[0, 0, 1, 0].set(3.0)
-        >>> cam(apply, jnp.eye(2), images, [0]).maps[0].tolist()
-        [[0.0, 1.0], [0.0, 0.0]]
-
-    References:
-        Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016 (arXiv 1512.04150).
-    """
-    saliency, pooled = _cam(apply, params, images, _tap.checked(apply, params, images, labels))
-    if not isinstance(pooled, jax.core.Tracer) and not pooled:
-        raise ValueError(
-            "the head of this network weighs positions unequally, so CAM is not defined: it needs a network that ends "
-            "in average pooling and a linear layer, cut just before them; use hires_cam"
-        )
-    return saliency
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _cam(
-    apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Int[Array, " b"] | None
-) -> tuple[Saliency, Bool[Array, ""]]:
-    """The maps, and whether the head weighs all positions alike."""
-    tapped = _tap.tap(apply, params, images, labels)
-
-    def gradients(activations: Float[Array, "b *grid c"]) -> Float[Array, "b *grid c"]:
-        return _tap.logit_gradients(apply, params, tapped._replace(activations=activations))
-
-    if _depends_on_input(gradients, tapped.activations):
-        raise ValueError(
-            "the head of this network is not affine in the activations, so CAM is not defined: it needs a network "
-            "that ends in average pooling and a linear layer, cut just before them; use grad_cam, which equals CAM "
-            "there and is defined everywhere"
-        )
-    slopes = gradients(tapped.activations)
-    weights = slopes.sum(_spatial(slopes))
-    spread = slopes.max(_spatial(slopes)) - slopes.min(_spatial(slopes))
-    # Pooling gives every position the same slope up to rounding; NaN is another problem, and not refused here.
-    pooled = ~(spread > 1e-3 * jnp.abs(slopes).max()).any()
-    raw = _tap.weighted_sum(weights, tapped.activations)
-    return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1]), pooled
-
-
-def _depends_on_input(function: Callable[[Array], Array], argument: Array) -> bool:
-    """Whether any output of the traced function can change with its argument's values (conservative)."""
-    jaxpr = jax.make_jaxpr(function)(argument).jaxpr
-    reached = {id(variable) for variable in jaxpr.invars}
-    for equation in jaxpr.eqns:
-        if any(id(variable) in reached for variable in equation.invars):
-            reached.update(id(variable) for variable in equation.outvars)
-    return any(id(variable) in reached for variable in jaxpr.outvars)
 
 
 def grad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
@@ -155,9 +80,9 @@ def grad_cam_pp(apply: Apply, params: Params, images: Float[Array, "b *space c_i
     """Grad-CAM++: positive gradients weighted pixel by pixel, so that every instance of the class counts.
 
     L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = Σ_ij a_ij ReLU(g_ij), a_ij = g_ij² / (2 g_ij² + (Σ_ab A_ab) g_ij³) and
-    g = ∂Y^c/∂A_k. The class's score is exp(Y^c) in the paper: its derivatives are exp(Y^c) times these powers of
-    g, and the common factor cancels in the map. A position with g = 0 has a = 0. (The authors' released code also
-    divides a by its sum over the positions.)
+    g = ∂Y^c/∂A_k. In the paper the class's score is exp(Y^c). Its derivatives are exp(Y^c) times these powers of g, and
+    the common factor cancels in the map. A position with g = 0 has a = 0. The authors' released code also divides a by
+    its sum over the positions; the paper does not.
 
     Args:
         apply: the network, cut at the target layer; static.
@@ -186,7 +111,7 @@ def grad_cam_pp(apply: Apply, params: Params, images: Float[Array, "b *space c_i
 
 def _grad_pp(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *grid c"]) -> tuple[Array, Array]:
     space = _spatial(activations)
-    # Numerator and denominator share g²: dividing it out keeps tiny gradients from underflowing to 0 / 0.
+    # Numerator and denominator share g². It is divided out, because tiny gradients squared would underflow to 0 / 0.
     denominator = 2 + activations.sum(space, keepdims=True) * gradients
     a = jnp.where((gradients == 0) | (denominator == 0), 0.0, 1 / jnp.where(denominator == 0, 1.0, denominator))
     weights = (a * jax.nn.relu(gradients)).sum(space)
@@ -194,10 +119,10 @@ def _grad_pp(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b 
 
 
 def xgrad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
-    """XGrad-CAM: Grad-CAM whose gradients are averaged by how active each position is.
+    """XGrad-CAM: Grad-CAM with gradients averaged over positions in proportion to the activations.
 
-    L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = Σ_ij (A_k^ij / Σ_ab A_k^ab) ∂Y^c/∂A_k^ij. A channel whose activations sum
-    to 0 gets weight 0.
+    L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = Σ_ij (A_k^ij / Σ_ab A_k^ab) ∂Y^c/∂A_k^ij. If the activations of a channel sum
+    to 0, its weight is 0.
 
     Args:
         apply: the network, cut at the target layer; static.
@@ -234,8 +159,8 @@ def _xgrad(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *g
 def hires_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
     """HiResCAM: gradient times activation at every position, without averaging the gradients.
 
-    L^c = ReLU(Σ_k ∂Y^c/∂A_k ⊙ A_k); the authors' code leaves the ReLU to its caller. Where the head is affine, `raw`
-    sums to Y^c but for the bias.
+    L^c = ReLU(Σ_k ∂Y^c/∂A_k ⊙ A_k). The authors' code leaves the ReLU to its caller. If the head is affine, `raw` sums
+    to Y^c minus the bias.
 
     Args:
         apply: the network, cut at the target layer; static.
@@ -244,7 +169,7 @@ def hires_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"
         labels: class indices [b]; None explains the predicted class.
 
     Returns:
-        `Saliency`; `weights` are 0, for every position has its own.
+        `Saliency`; `weights` are 0, because every position has its own.
 
     Raises:
         ValueError: the shapes or labels do not fit.
@@ -267,9 +192,9 @@ def _hires(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *g
 
 
 def layer_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Labels = None) -> Saliency:
-    """LayerCAM: every activation weighted by its own positive gradient, which keeps early layers' detail.
+    """LayerCAM: every activation weighted by its own positive gradient, which keeps the detail of early layers.
 
-    L^c = ReLU(Σ_k ReLU(∂Y^c/∂A_k) ⊙ A_k). Several layers' maps are joined by `over_layers`.
+    L^c = ReLU(Σ_k ReLU(∂Y^c/∂A_k) ⊙ A_k). `over_layers` joins the maps of several layers.
 
     Args:
         apply: the network, cut at the target layer; static.
@@ -278,7 +203,7 @@ def layer_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"
         labels: class indices [b]; None explains the predicted class.
 
     Returns:
-        `Saliency`; `weights` are 0, for every position has its own.
+        `Saliency`; `weights` are 0, because every position has its own.
 
     Raises:
         ValueError: the shapes or labels do not fit.

@@ -1,5 +1,6 @@
 """Group-CAM: groups of channels, each scored as one mask."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,29 +29,30 @@ def group_cam(
     chunk_size: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Saliency:
-    """Group-CAM: Grad-CAMs of groups of channels, each weighted by the class's score of the image seen through it.
+    """Group-CAM: Grad-CAMs of groups of channels, each weighted by the class's score of the image under that map.
 
-    L^c = ReLU(Σ_g α_g H_g) with H_g = s(U(D(ReLU(Σ_k∈g α_k A_k)))), α_k Grad-CAM's weights, D(·) what zeroes all
-    values up to a percentile of the map, and α_g = f^c(X ⊙ H_g + B ⊙ (1 − H_g)) − f^c(B), B the blurred image
-    (`ops.blur`: σ = 10 pixels, where the authors' code has 50, cut to 51 pixels). A group is of neighbouring channels,
-    ⌈c / G⌉ of them. One whose map is constant gets no pass.
+    L^c = ReLU(Σ_g α_g H_g) with H_g = s(U(D(ReLU(Σ_k∈g α_k A_k)))) and α_g = f^c(X ⊙ H_g + B ⊙ (1 − H_g)) − f^c(B).
+    Here α_k are Grad-CAM's weights, and D(·) sets all values up to a percentile of the map to 0. B is the blurred image
+    (`ops.blur` with σ = 10 pixels; the authors' code has σ = 50 with a kernel of 51 pixels). A group has ⌈c / G⌉
+    neighbouring channels. A group whose map is constant has weight 0 and needs no pass.
 
     Args:
         apply: the network, cut at the target layer; static.
         params: its parameters.
         images: [b, *space, c_in], as the network takes them.
         labels: class indices [b]; None explains the predicted class.
-        groups: G, at most; static.
+        groups: G, the largest number of groups; static.
         percentile: of each group's map, in [0, 100]; traced.
-        score: f^c, "logit", "probability" (after the softmax), "log_probability", or a function
+        score: f^c, "logit", "probability" (after the softmax), "log_probability", "sigmoid", or a function
             `(logits [n], label []) -> []`; static.
-        chunk_size: network inputs scored at once on a device; None: what suits the device. Out of memory, it is halved,
-            with a warning.
+        chunk_size: network inputs scored together on a device; None: what suits the device. When memory runs out, it
+            is halved, with a warning, and remembered.
         devices: devices that share each image's groups; None: where the arguments are. It changes the numbers by
             rounding only.
 
     Returns:
-        `Saliency`; `weights` are each channel's group's α_g, `raw` is Σ_g α_g H_g at the layer's resolution.
+        `Saliency`; the weight of a channel is α_g of its group; `raw` is Σ_g α_g H_g at the layer's resolution.
+        `passes` is the number of groups that are not constant and 2.
 
     Raises:
         ValueError: an unknown score, `groups` < 1, or shapes or labels that do not fit.
@@ -86,18 +88,11 @@ def _group_cam(
     passing = _scores.suited(apply, params, engine)
     space, n_channels = images.shape[1:-1], weights.shape[1]
     size = -(-n_channels // groups)
-    groups = -(-n_channels // size)
-
-    def group_maps(weighted: Float[Array, "*grid c"]) -> Float[Array, "g *grid"]:
-        padded = jnp.pad(weighted, [(0, 0)] * (weighted.ndim - 1) + [(0, groups * size - n_channels)])
-        summed = padded.reshape(*weighted.shape[:-1], groups, size).sum(-1)
-        maps = jax.nn.relu(jnp.moveaxis(summed, -1, 0))
-        least = jnp.percentile(maps, percentile, axis=tuple(range(1, maps.ndim)), keepdims=True)
-        return jnp.where(maps > least, maps, 0.0)
 
     def one_image(row: dict[str, Any]) -> tuple[Float[Array, "*grid"], Float[Array, " g"], Int[Array, ""]]:
-        # The last mask is empty: it is scored for f^c(B), in the same chunks as the others.
-        maps = group_maps(row["weighted"])
+        # The last mask is empty, so its score is f^c(B). It runs in the same chunks as the others, so that equal inputs
+        # have equal scores, and their difference is exactly 0.
+        maps = _group_maps(row["weighted"], size, percentile)
         maps = jnp.concatenate([maps, jnp.zeros_like(maps[:1])])
         live = (ops.value_range(maps) > 0).at[-1].set(True)
 
@@ -108,15 +103,8 @@ def _group_cam(
         work = Work(_scores.network_of(apply, passing), score, row["label"], engine)
         scores = _scores.scores(seen, work, live)[:, 0]
         alphas = jnp.where(live, scores - scores[-1], 0.0)[:-1]
-
-        def term(index: Int[Array, ""]) -> Float[Array, "*grid"]:
-            # s(U(D)) = U((D − min U(D)) / range of U(D)), for U is linear: the sum needs no full resolution.
-            enlarged = ops.resize(maps[index][None], space)
-            span = ops.value_range(enlarged)[0]
-            return (maps[index] - enlarged.min()) * jnp.where(span == 0, 0.0, 1 / jnp.where(span == 0, 1.0, span))
-
-        indices = jnp.arange(groups, dtype=jnp.int32)
-        raw = jnp.einsum("g,g...->...", alphas, jax.lax.map(term, indices), precision="highest")
+        units = jax.lax.map(functools.partial(_unit_at_full_size, space=space), maps[:-1])
+        raw = jnp.einsum("g,g...->...", alphas, units, precision="highest")
         return raw, alphas, live.sum(dtype=jnp.int32)
 
     weighted = tapped.activations.astype(jnp.float32) * weights.reshape(
@@ -125,3 +113,24 @@ def _group_cam(
     rows = dict(image=images, blurred=ops.blur(images), weighted=weighted, label=tapped.labels)
     raw, alphas, passes = jax.lax.map(one_image, rows)
     return _tap.to_saliency(raw, jnp.repeat(alphas, size, axis=1)[:, :n_channels], tapped, space, passes=1 + passes)
+
+
+def _group_maps(weighted: Float[Array, "*grid c"], size: int, percentile: Float[Array, ""]) -> Float[Array, "g *grid"]:
+    """D(ReLU(Σ_k∈g α_k A_k)) of each group of `size` neighbouring channels; the last group can have fewer."""
+    groups = -(-weighted.shape[-1] // size)
+    padded = jnp.pad(weighted, [(0, 0)] * (weighted.ndim - 1) + [(0, groups * size - weighted.shape[-1])])
+    summed = padded.reshape(*weighted.shape[:-1], groups, size).sum(-1)
+    maps = jax.nn.relu(jnp.moveaxis(summed, -1, 0))
+    least = jnp.percentile(maps, percentile, axis=tuple(range(1, maps.ndim)), keepdims=True)
+    return jnp.where(maps > least, maps, 0.0)
+
+
+def _unit_at_full_size(layer_map: Float[Array, "*grid"], *, space: tuple[int, ...]) -> Float[Array, "*grid"]:
+    """The map that U takes to s(U(D)), at the layer's resolution.
+
+    U is linear and keeps constants, so s(U(D)) = U((D − min U(D)) / range of U(D)). The sum over the groups therefore
+    needs no full resolution.
+    """
+    enlarged = ops.resize(layer_map[None], space)
+    span = ops.value_range(enlarged)[0]
+    return (layer_map - enlarged.min()) * jnp.where(span == 0, 0.0, 1 / jnp.where(span == 0, 1.0, span))

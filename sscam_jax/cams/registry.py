@@ -25,7 +25,7 @@ class Entry(NamedTuple):
     """One method of the registry.
 
     Attributes:
-        title: how figures and tables name it.
+        title: its name in figures and tables.
         method: the function.
         presets: its presets by name; empty where it has none.
     """
@@ -71,9 +71,10 @@ METHODS: Mapping[str, Method] = MappingProxyType({name: entry.method for name, e
 CONTROLS: Mapping[str, Method] = MappingProxyType(
     {name: METHODS[name] for name in ("uniform", "gaussian", "random", "mean-activation", "fake-cam")}
 )
-"""Maps that explain nothing, or hardly anything, for every table."""
+"""The controls, whose maps explain nothing or nearly nothing; every table has them."""
 
-# Whoever runs a method gives these. They do not change what it computes.
+# Arguments that the caller of a method gives for each call. They are not settings of the method: no line of text has
+# them. `preset` has a syntax of its own.
 _NOT_OPTIONS = ("apply", "params", "images", "labels", "key", "ids", "devices", "progress", "chunk_size", "preset")
 
 
@@ -91,7 +92,7 @@ def _annotations(method: Method) -> dict[str, Any]:
 
 
 def default_preset(method: Method) -> str:
-    """The preset that a method with presets takes where none is named.
+    """The default preset of a method that has presets.
 
     Example:
         >>> default_preset(METHODS["ss-cam"])
@@ -101,14 +102,14 @@ def default_preset(method: Method) -> str:
 
 
 def options(name: str, *, preset: str | None = None) -> dict[str, Any]:
-    """What a method lets one choose, with the values that it takes by default.
+    """The options of a method, with their default values.
 
     Args:
         name: the method, a key of `ENTRIES`.
-        preset: the preset whose values count; None: the method's default preset, if it has presets.
+        preset: the preset whose values are returned; None: the method's default preset, if it has presets.
 
     Returns:
-        The default of every option by its name.
+        The value of every option by its name.
 
     Raises:
         ValueError: an unknown method or preset.
@@ -126,7 +127,7 @@ def options(name: str, *, preset: str | None = None) -> dict[str, Any]:
         preset = default_preset(entry.method) if preset is None else preset
         choose(f"preset of {name}", preset, entry.presets)
         chosen = entry.presets[preset]
-        # A preset is a mapping or a dataclass, which may have fields that are no options of this method.
+        # A preset is a mapping or a dataclass. `Choices` serves three methods, so it has fields that this one lacks.
         row = dict(chosen) if isinstance(chosen, Mapping) else dict(vars(chosen))
     elif preset is not None:
         raise ValueError(f"preset {preset!r} is not known: {name} has no presets")
@@ -147,10 +148,10 @@ def _parts(annotation: Any) -> Iterator[Any]:
 
 
 def _value(name: str, option: str, text: str, annotation: Any) -> Any:
-    """An option's value from text: only what the annotation allows, so that `=False` cannot become a true string."""
+    """An option's value from text, of a type that the annotation allows: `=False` must not become a (true) string."""
     allowed = tuple(_parts(annotation))
     words = tuple(part for part in allowed if isinstance(part, str))
-    # Before None: a baseline "none" is a word.
+    # Words are tried before None, because "none" is a word where it names a baseline.
     if text in words:
         return text
     if bool in allowed and text.lower() in ("true", "false"):
@@ -167,7 +168,7 @@ def _value(name: str, option: str, text: str, annotation: Any) -> Any:
 
 
 def parse(text: str) -> tuple[Method, dict[str, Any]]:
-    """A method with its settings, by one line of text.
+    """Read a method with its settings from one line of text.
 
     Args:
         text: `name`, `name:preset` (for methods that have presets), `name:option=value,…` or
@@ -175,8 +176,8 @@ def parse(text: str) -> tuple[Method, dict[str, Any]]:
             number or a word, as the option's type allows.
 
     Returns:
-        The method with its settings bound, and all of its choices by name, those of the preset included. They
-        determine the result.
+        The method with its settings bound, and the values of all its options by name, including those of the preset.
+        These values determine the result.
 
     Raises:
         ValueError: an unknown method, preset or option, an option given twice, or a value of another type.
@@ -208,7 +209,7 @@ def parse(text: str) -> tuple[Method, dict[str, Any]]:
 
 
 def title(text: str) -> str:
-    """How a figure or a table names a method given by text.
+    """The name in figures and tables of a method that is given by text.
 
     Args:
         text: the method, as `parse` reads it.

@@ -1,4 +1,4 @@
-"""Shapley-CAM: gradient and curvature of the head."""
+"""ShapleyCAM: gradient and curvature of the head."""
 
 import functools
 from collections.abc import Callable
@@ -28,11 +28,11 @@ def shapley_cam(
     *,
     utility: Utility = "residual_softmax",
 ) -> Saliency:
-    """Shapley-CAM: the activations weighted by their Shapley values, to second order.
+    """ShapleyCAM: the activations weighted by their Shapley values, to second order.
 
-    L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = GAP(∂u/∂A_k − ½ (H A)_k), H the Hessian of the utility u with respect to the
-    activations. u is Y^c + log p^c, the logit and the logarithm of its probability ("residual softmax", ReST). With
-    the logit and a head that is linear between its kinks, H = 0 and this is Grad-CAM.
+    L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = GAP(∂u/∂A_k − ½ (H A)_k), where H is the Hessian of the utility u with
+    respect to the activations. By default u = Y^c + log p^c, the logit plus the logarithm of its probability (the
+    paper's residual softmax, ReST). If u is the logit and the head is piecewise linear, H = 0 and this is Grad-CAM.
 
     Args:
         apply: the network, cut at the target layer; static.
@@ -40,7 +40,7 @@ def shapley_cam(
         images: [b, *space, c_in], as the network takes them.
         labels: class indices [b]; None explains the predicted class.
         utility: u, "residual_softmax", "logit", "probability", "log_probability", or a function
-            `(logits [n], label []) -> []` with two derivatives; static.
+            `(logits [n], label []) -> []` that is twice differentiable; static.
 
     Returns:
         `Saliency`; `weights` are w^c.
@@ -80,7 +80,8 @@ def _shapley_cam(
             return (both[0] + both[1]).sum()
         return score_of(utility, logits, tapped.labels).sum()
 
-    # Images do not mix, so the Hessian of the batch's sum times A is each image's own.
+    # Images do not mix, so the Hessian of the sum over the batch has one block per image. A forward derivative of the
+    # gradient gives H A without H, which would have a row and a column for every activation.
     gradients, curved = jax.jvp(jax.grad(total), (tapped.activations,), (tapped.activations,))
     slopes = gradients.astype(jnp.float32) - 0.5 * curved.astype(jnp.float32)
     weights = slopes.mean(tuple(range(1, slopes.ndim - 1)))

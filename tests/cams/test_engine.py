@@ -14,13 +14,9 @@ from sscam_jax.cams import _run, _scores
 from sscam_jax.networks.registry import init_params
 from sscam_jax.types import Sections
 from tests import toy
+from tests.cams.explained import IMAGES, KEY, LABELS, PARAMS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-KEY = jax.random.key(5)
-PARAMS = toy.on_device(toy.params())
-IMAGES = jnp.asarray(toy.images(batch=2))
-LABELS = jnp.array([1, 2])
 
 
 def toy_sections(seen: list[int], read: list[int]) -> Sections:

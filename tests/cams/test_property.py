@@ -6,6 +6,7 @@ all the kinds that values can be of. The draws are the same in every run.
 
 import dataclasses
 import functools
+import inspect
 import zlib
 from typing import Any
 
@@ -26,7 +27,13 @@ pytestmark = pytest.mark.usefixtures("quick_compilation", "as_users_run_it")
 FIXED = dict(deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
 
 # So that a map costs tens of passes, not thousands.
-FEWER = {"ss-cam": dict(n_samples=2), "is-cam": dict(n_samples=2), "rise": dict(n_samples=5, cells=2)}
+FEWER = {
+    "ss-cam": dict(n_samples=2),
+    "is-cam": dict(n_samples=2),
+    "rise": dict(n_samples=5, cells=2),
+    "group-cam": dict(groups=2),
+    "smooth-grad-cam++": dict(n_samples=2),
+}
 # Whatever the class and the network say, these maps are the same.
 DRAWN = ("uniform", "gaussian", "fake-cam", "random")
 # For these the class plays no part, so a label that is no class cannot spoil the map.
@@ -89,6 +96,11 @@ def network(name: str, case: Case) -> tuple[sscam.Apply, dict[str, np.ndarray], 
     return toy.LINEAR if name == "cam" else toy.MLP, params, np.stack(images)
 
 
+def settings(name: str) -> dict[str, Any]:
+    key = dict(key=jax.random.key(0)) if registry.draws(registry.METHODS[name]) else {}
+    return FEWER.get(name, {}) | key
+
+
 def expected_error(name: str, case: Case) -> str | None:
     """The documented error of a case, if it has one."""
     if case.labels is not None and not case.traced and not all(0 <= label < case.classes for label in case.labels):
@@ -103,15 +115,8 @@ def expected_error(name: str, case: Case) -> str | None:
 
 def explain(name: str, case: Case) -> sscam.Saliency:
     apply, params, images = network(name, case)
-    method, presets = registry.METHODS[name], registry.ENTRIES[name].presets
-    options: dict[str, Any] = dict(FEWER.get(name, {}))
-    if presets and case.preset:
-        options["preset"] = case.preset
-    if registry.draws(method):
-        options["key"] = jax.random.key(0)
-    if name == "group-cam":
-        options["groups"] = 2
-    run = functools.partial(method, apply, **options)
+    options = settings(name) | (dict(preset=case.preset) if case.preset else {})
+    run = functools.partial(registry.METHODS[name], apply, **options)
     with jax.enable_x64(case.dtype == "float64"), np.errstate(over="ignore"):
         params, images = jax.tree.map(lambda leaf: jnp.asarray(leaf, case.dtype), (params, images))
         labels = None if case.labels is None else jnp.asarray(case.labels, jnp.int32)
@@ -163,6 +168,25 @@ def test_a_few_cases(name):
 def test_many_cases(name):
     hold(name, 25)
     jax.clear_caches()
+
+
+@pytest.mark.parametrize("name", registry.ENTRIES)
+def test_passes_are_the_images_that_go_through_the_network(name):
+    """With a chunk of 1, because a larger one is filled up. What only the head does again is no pass."""
+    seen: list[int] = []
+
+    def features(params: Any, images: jax.Array) -> Any:
+        jax.debug.callback(lambda: seen.append(images.shape[0]))
+        return toy.features(params, images)
+
+    apply = sscam.Apply(features, toy.linear_head if name == "cam" else toy.mlp_head)
+    method = registry.METHODS[name]
+    one = dict(chunk_size=1) if "chunk_size" in inspect.signature(method).parameters else {}
+    params = toy.params() | dict(bias=np.array([0, 0, 0, 0, 0, -1e6], np.float32))  # the last channel is dead
+    images = jnp.asarray(toy.images(batch=2))
+    found = method(apply, toy.on_device(params), images, None, **settings(name), **one)
+    jax.effects_barrier()
+    assert sum(seen) == found.passes.sum()
 
 
 @pytest.mark.parametrize("name", ["over_layers", "over_augmentations"])

@@ -7,15 +7,7 @@ import pytest
 import sscam_jax as sscam
 from sscam_jax import cams
 from tests import toy
-
-KEY = jax.random.key(5)
-PARAMS = toy.on_device(toy.params())
-IMAGES = jnp.asarray(toy.images(batch=2))
-LABELS = jnp.array([1, 2])
-
-
-def explain(method, apply=toy.MLP, images=IMAGES, **options):
-    return method(apply, PARAMS, images, LABELS, **options)
+from tests.cams.explained import IMAGES, KEY, PARAMS, explain
 
 
 @pytest.mark.parametrize(
@@ -31,7 +23,7 @@ def explain(method, apply=toy.MLP, images=IMAGES, **options):
         ("smooth_grad_cam_pp", dict(key=KEY, n_samples=0), "n_samples=0 is too small, expected at least 1"),
         ("occlusion", dict(window=9), r"window=\(9, 9\) and stride=\(5, 5\) do not fit images of \(8, 10\): expected"),
         ("occlusion", dict(window=2, stride=3), "expected 1 ≤ stride ≤ window ≤ side along every axis"),
-        ("occlusion", dict(window=(2, 2, 2)), r"window=\(2, 2, 2\) has 3 axes, expected 2: one a spatial axis"),
+        ("occlusion", dict(window=(2, 2, 2)), r"window=\(2, 2, 2\) has 3 axes, expected 2: one per spatial axis"),
         ("finer_cam", dict(n_references=0), "n_references=0 is too small, expected at least 1"),
         ("shapley_cam", dict(utility="rest"), "utility 'rest' is not known; choose from 'residual_softmax', 'logit'"),
         ("is_cam", dict(preset="paper"), "is_cam's preset 'paper' is not known; choose from 'straight', 'torchcam'"),
@@ -45,5 +37,5 @@ def test_choices_are_checked(name, given, message, as_users_run_it):
 
 def test_finer_cam_needs_another_class():
     one = sscam.Apply(toy.features, lambda params, a, carry: toy.linear_head(params, a, carry)[:, :1])
-    with pytest.raises(ValueError, match="this network has one class, so Finer-CAM has none to tell it from"):
+    with pytest.raises(ValueError, match="this network has one class, and Finer-CAM needs another"):
         cams.finer_cam(one, PARAMS, IMAGES, [0, 0])

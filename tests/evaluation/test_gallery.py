@@ -7,7 +7,7 @@ from PIL import Image
 
 from sscam_jax import plots
 from sscam_jax.evaluation import gallery
-from sscam_jax.evaluation.gallery import Example
+from sscam_jax.evaluation.gallery import Explained
 from tests.evaluation.test_comparison import Spec, measured
 from tests.evaluation.test_statistics import NAN, random_values
 
@@ -62,9 +62,9 @@ def test_gallery_shows_the_picked_images():
     found = measured(values, ["drop"], ["a", "ss-cam:paper,sigma=1"])
     asked = []
 
-    def load(method: str, image: int) -> Example:
+    def load(method: str, image: int) -> Explained:
         asked.append((method, image))
-        return Example(photo(), f"class {image}", np.full((2, 2), image / 10, np.float32), NO_BOX)
+        return Explained(photo(), f"class {image}", np.full((2, 2), image / 10, np.float32), NO_BOX)
 
     drawing = gallery.gallery(found, "drop", Spec("Average Drop", better="lower"), load, count=1)
     assert asked[3:] == [("ss-cam:paper,sigma=1", image) for image in (2, 6, 1)], "of the first key"
@@ -81,7 +81,7 @@ def test_gallery_shows_the_picked_images():
 def test_gallery_draws_boxes_where_they_are():
     """The top right quarter of a photograph wider than high, which is drawn smaller than it is."""
     boxes = np.array([[0.0, 0.5, 0.5, 1.0], [-1.0] * 4])
-    example = Example(photo(600, 1200), "", np.eye(3), boxes)
+    example = Explained(photo(600, 1200), "", np.eye(3), boxes)
     drawing = gallery.gallery(measured([[[[1.0]]]], ["energy"], ["a"]), "energy", Spec("Energy"), lambda *_: example)
     cell = drawing.axes[0]
     [box] = cell.patches
@@ -99,7 +99,7 @@ def test_gallery_leaves_out_methods_without_values():
         measured(values, ["road"], ["a", "b", "c"]),
         "road",
         Spec("ROAD", unit=""),
-        lambda *_: Example(photo(), "", np.eye(3), NO_BOX),
+        lambda *_: Explained(photo(), "", np.eye(3), NO_BOX),
     )
     assert [text.get_text() for text in drawing.texts if len(text.get_text()) == 1] == ["a", "c"]
     assert len(drawing.axes) == 2 * 4 + 1
@@ -110,7 +110,7 @@ def test_gallery_clips_nothing():
     found = measured(random_values(1, 2, 9, 1), ["road"], methods)
     title = "black and gold garden spider, Argiope aurantia"
     drawing = gallery.gallery(
-        found, "road", Spec("ROAD", unit=""), lambda *_: Example(photo(30, 90), title, np.eye(3), NO_BOX)
+        found, "road", Spec("ROAD", unit=""), lambda *_: Explained(photo(30, 90), title, np.eye(3), NO_BOX)
     )
     clips_nothing(drawing)
     clips_nothing(
@@ -118,7 +118,7 @@ def test_gallery_clips_nothing():
             measured([[[[1.0]]]], ["energy"], ["a"]),
             "energy",
             Spec("Energy in the box of the object on images of one box"),
-            lambda *_: Example(photo(90, 30), title, np.eye(3), NO_BOX),
+            lambda *_: Explained(photo(90, 30), title, np.eye(3), NO_BOX),
         )
     )
 
@@ -126,9 +126,9 @@ def test_gallery_clips_nothing():
 def test_gallery_refuses():
     found = measured([[[[NAN, 1.0]]]], ["drop", "energy"], ["a"])
     with pytest.raises(ValueError, match="metric 'road' is not in the results; choose from 'drop', 'energy'"):
-        gallery.gallery(found, "road", Spec("ROAD"), lambda *_: Example(photo(), "", np.eye(3), NO_BOX))
+        gallery.gallery(found, "road", Spec("ROAD"), lambda *_: Explained(photo(), "", np.eye(3), NO_BOX))
     with pytest.raises(ValueError, match="no image has a value of 'drop'"):
-        gallery.gallery(found, "drop", Spec("Drop"), lambda *_: Example(photo(), "", np.eye(3), NO_BOX))
+        gallery.gallery(found, "drop", Spec("Drop"), lambda *_: Explained(photo(), "", np.eye(3), NO_BOX))
 
 
 def row(title: str, shade: float, height: int = 20, width: int = 30) -> plots.Row:
