@@ -92,6 +92,7 @@ def unit(maps: Float[Array, "m *space"]) -> Float[Array, "m *space"]:
     axes = _spatial(maps, 1)
     low = maps.min(axes, keepdims=True)
     span = maps.max(axes, keepdims=True) - low
+    # Two `where`s: with one, the gradient of the branch not taken would be 0 · ∞, which is NaN.
     constant = span == 0
     return jnp.where(constant, 0.0, (maps - low) / jnp.where(constant, 1.0, span))
 
@@ -121,6 +122,7 @@ def blur(images: Float[Array, "b *space c"], *, sigma: float = 10.0) -> Float[Ar
         pad = [(radius, radius) if i == axis else (0, 0) for i in range(images.ndim)]
         lines = jnp.moveaxis(jnp.pad(images, pad, mode="edge"), axis, -1)
         shape = lines.shape
+        # Along one axis at a time: a Gaussian is a product of Gaussians, so 2 · 61 products per pixel instead of 61².
         lines = lines.reshape(-1, 1, shape[-1])
         lines = jax.lax.conv_general_dilated(
             lines, kernel[None, None], (1,), "VALID", precision=jax.lax.Precision.HIGHEST

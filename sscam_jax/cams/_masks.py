@@ -74,11 +74,13 @@ def scored(
         work = Work(forward, choices.score, row.label, engine, tick)
         return _channel_scores(row, traced, choices, work)
 
+    # One image after another, so that memory is that of one image's chunk for any batch.
     scores = jnp.where(live, jax.lax.map(one_image, rows) - baselines[:, None], 0.0)
     weights = _over_channels(scores, live) if choices.channel_softmax else scores
-    if choices.prior_in_sum:
+    if choices.prior_in_sum:  # as in the authors' notebooks; Algorithm 1 has the prior in the mask only
         weights = weights * prior
     raw = _tap.weighted_sum(weights, tapped.activations)
+    # The image itself, for its logits, and the baseline.
     others = 1 + (choices.baseline != "none" or traced.baseline is not None)
     passes = live.sum(1, dtype=jnp.int32) * (samples + int(choices.second_pass)) + others
     return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1], choices.normalize, passes)
@@ -104,13 +106,16 @@ def _affordable(maps: Float[Array, "b c *grid"], choices: Choices) -> tuple[Bool
     samples of few, and the channels of largest variance are the ones to keep.
     """
     grid = tuple(range(2, maps.ndim))
+    # s(U(A)) of a constant map is 0 everywhere: all such channels have the score of a black image, and no place in it.
     live = maps.max(grid) > maps.min(grid)
     samples = jnp.full(maps.shape[0], choices.n_samples, jnp.int32)
     if choices.budget is None:
         return live, samples
+    # Whole rounds: with a part of a round, some channels' maxima would be over more samples than others'.
     rounds = choices.budget // jnp.maximum(live.sum(1, dtype=jnp.int32), 1) - int(choices.second_pass)
     samples = jnp.clip(rounds, 1, choices.n_samples)
     most = choices.budget // (samples + int(choices.second_pass))
+    # Twice: the first gives the channels by falling variance, the second the place of each channel in that order.
     rank = jnp.argsort(jnp.argsort(-jnp.where(live, maps.var(grid), -1.0))).astype(jnp.int32)
     return live & (rank < most[:, None]), samples
 
@@ -144,6 +149,7 @@ def _baseline_scores(
             return jnp.zeros(images.shape[0], jnp.float32)
         inputs: dict[str, Callable[[Array], Array]] = dict(zeros=jnp.zeros_like, blur=ops.blur, image=jnp.asarray)
         baseline = inputs[str(choices.baseline)](images)
+    # With the parameters as given, not those of the passes: this is one input per image, in the images' precision.
     return _scores.score_of(choices.score, apply(params, baseline), labels)
 
 
@@ -176,13 +182,14 @@ def _chunks_before(row: Image, choices: Choices, engine: Engine) -> Int[Array, "
 def _reduced(table: Float[Array, "c n"], samples: Int[Array, ""], reduce: str) -> Float[Array, " c"]:
     """The maximum or the mean of the samples that were scored."""
     there = jnp.arange(table.shape[1], dtype=jnp.int32)[None] < samples
-    if reduce == "max":
+    if reduce == "max":  # −∞ and not 0, because logits can be negative
         return jnp.where(there, table, -jnp.inf).max(1)
     return jnp.where(there, table, 0.0).sum(1) / samples.astype(jnp.float32)
 
 
 def _over_channels(scores: Float[Array, "b c"], live: Bool[Array, "b c"]) -> Float[Array, "b c"]:
     """The softmax of Algorithm 1, over the channels that were scored; with none, all weights are zero."""
+    # If no channel is live, the softmax runs over all of them, because a softmax over nothing is NaN.
     return jnp.where(live, jax.nn.softmax(scores, where=live | ~live.any(1, keepdims=True)), 0.0)
 
 
@@ -190,6 +197,7 @@ def _masked_input(row: Image, traced: Traced, choices: Choices) -> Changed:
     """(channel k, sample i) -> X ⊙ H_k, with noise (Eq. 11 and 15), or scaled along IS-CAM's path."""
     space, dtype = row.image.shape[:-1], row.image.dtype
     passing = dtype if choices.precision is None else jnp.dtype(choices.precision)
+    # Masks and noise are float32, whatever the network's precision: in bfloat16 small noise would be rounded away.
     image = row.image.astype(ops.wide(dtype))
 
     def one(channel: Int[Array, ""], sample: Int[Array, ""]) -> Float[Array, "*space c_in"]:
@@ -200,10 +208,12 @@ def _masked_input(row: Image, traced: Traced, choices: Choices) -> Changed:
         if choices.noise_on is None:
             return masked.astype(passing)
         noisy = masked if choices.noise_on == "masked_input" else plane
+        # r is the range of each sample's own masked input or mask, as in the authors' code, not that of the photograph.
         std = _noise_std(choices.sigma_mode, traced.sigma, ops.value_range(noisy[None])[0])
         noise = std * _gaussian(_noise_key(traced, row.id, channel, sample, choices), noisy.shape)
-        if choices.noise_on == "masked_input":
+        if choices.noise_on == "masked_input":  # one value per pixel and colour
             return (masked + noise.astype(masked.dtype)).astype(passing)
+        # On a mask the noise has one value per pixel, which all colours share.
         return _scores.times(image, plane + noise).astype(passing)
 
     return one
@@ -212,7 +222,7 @@ def _masked_input(row: Image, traced: Traced, choices: Choices) -> Changed:
 def _mask(activation: Float[Array, "*grid"], space: tuple[int, ...], choices: Choices) -> Float[Array, "*space"]:
     """H_k = s(U(A_k)) of one channel (Eq. 8 and 12)."""
     maps = activation[None]
-    if choices.noise_on == "activation":
+    if choices.noise_on == "activation":  # Eq. 11 adds the noise to A_k, which is not brought to [0, 1]
         return ops.resize(maps, space)[0]
     if choices.normalize == "before_resize":
         return ops.resize(ops.unit(maps), space)[0]
@@ -225,6 +235,7 @@ def _noise_key(
     """The key of one sample's noise, of nothing but the key and these three numbers."""
     key = traced.key
     assert key is not None and image_id is not None, "only methods that take a key have noise"
+    # Folded in one after another and never split: the key of sample i is the same whatever N, chunks and batch are.
     if choices.noise == "independent":
         key = jax.random.fold_in(jax.random.fold_in(key, image_id), channel)
     return jax.random.fold_in(key, sample)
@@ -238,10 +249,11 @@ def _gaussian(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "*sha
 
 def _noise_std(mode: str, sigma: Float[Array, ""], span: Float[Array, ""]) -> Float[Array, ""]:
     """The noise's standard deviation where the noisy quantity has range `span`; 0 where that is constant."""
+    # A constant plane has no range to divide by. It is the mask of a channel that gets no pass, or a black image.
     span = span.astype(jnp.float32)
     safe = jnp.where(span == 0, 1.0, span)
     std = {
-        "inverse_range_squared": (sigma / safe) ** 2,
+        "inverse_range_squared": (sigma / safe) ** 2,  # the authors' code
         "std": sigma,
         "variance": jnp.sqrt(sigma),
         "relative": sigma * span,

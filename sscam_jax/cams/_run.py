@@ -107,6 +107,7 @@ def masked(
     if key is not None:
         _tap.check_key(key)
         ids = _tap.checked_ids(ids, images)
+    # The static choices must hash: σ and an array as the baseline travel in `Traced`.
     static = dataclasses.replace(choices, sigma=0.0, baseline="none" if image is not None else choices.baseline)
     return run(scored, apply, params, images, labels, Traced(image, sigma, key, ids), static, **how)
 
@@ -148,6 +149,7 @@ def run(
     if devices is not None:
         mesh = Mesh(np.array(devices), (AXIS,))
         arguments = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
+    # The batch is part of the place: the activations of all images stay in memory beside the chunk.
     place = (apply, images.shape, images.dtype, jax.devices()[0].device_kind if mesh is None else mesh)
     chunk = min(wanted, _fitting.get(place, wanted))
     while True:
@@ -157,6 +159,7 @@ def run(
             # Where the call is being traced there is nothing to wait for, and nothing to catch.
             return saliency if isinstance(saliency.maps, jax.core.Tracer) else jax.block_until_ready(saliency)
         except jax.errors.JaxRuntimeError as error:
+            # JAX has no exception of its own for this.
             if "RESOURCE_EXHAUSTED" not in str(error) or chunk == 1:
                 raise
             chunk //= 2
@@ -172,6 +175,7 @@ def _compiled(
     if mesh is None:
         return function(*arguments)
     # Every device does the single passes itself and its share of the many: they meet once per image.
+    # check_vma is off, because it takes what all_gather returns for different on each device, and it is the same.
     everywhere = PartitionSpec()
     return jax.shard_map(function, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)(*arguments)
 

@@ -92,6 +92,7 @@ def check_score(score: Score, n_classes: int) -> None:
 def score_of(score: Score, logits: Float[Array, "m n"], labels: Int[Array, " m"]) -> Float[Array, " m"]:
     """f^c of each row, in float32."""
     logits = logits.astype(jnp.float32)
+    # A softmax in half precision would round away small differences of scores.
     if callable(score):
         return jax.vmap(score)(logits, labels).astype(jnp.float32)
     if score == "probability":
@@ -104,7 +105,7 @@ def score_of(score: Score, logits: Float[Array, "m n"], labels: Int[Array, " m"]
 
 
 def times(arrays: Float[Array, "*space c"], planes: Float[Array, "*space"]) -> Float[Array, "*space c"]:
-    """arrays ⊙ planes, multiplied in float32 at least; in the arrays' own dtype."""
+    """arrays ⊙ planes, multiplied in float32 at least; the result has the arrays' own dtype."""
     wide = ops.wide(arrays.dtype)
     return (arrays.astype(wide) * planes.astype(wide)[..., None]).astype(arrays.dtype)
 
@@ -159,13 +160,15 @@ def walk(
     Returns:
         The scores [total].
     """
+    # Inputs are dealt out like cards. The live ones come first, so all devices get equally many, or one less.
     first = jax.lax.axis_index(AXIS) if engine.devices > 1 else 0
-    share = -(-total // engine.devices)
+    share = -(-total // engine.devices)  # rounded up, as every division here that is written with two minus signs
     block = min(engine.block, share)
     chunk = min(engine.chunk_size // block, -(-share // block)) * block
 
     def numbers(start: Int[Array, ""], count: int) -> Int[Array, " count"]:
         places = start + jnp.arange(count, dtype=jnp.int32)
+        # Past the end the last input is repeated: a block has one shape. `found[:total]` drops the copies.
         return jnp.minimum(places * engine.devices + first, total - 1)
 
     def features(start: Int[Array, ""]) -> Float[Array, "block ..."]:
@@ -181,7 +184,7 @@ def walk(
 
     starts = jnp.arange(0, share, chunk, dtype=jnp.int32)
     found = jax.lax.map(functools.partial(_if_before, mine, scores), starts).reshape(-1)
-    if engine.devices > 1:
+    if engine.devices > 1:  # axis=1 undoes the dealing: place p of device d was number p · D + d
         found = jax.lax.all_gather(found, AXIS, axis=1).reshape(-1)
     return found[:total]
 
@@ -231,9 +234,10 @@ def scores(
     n_live, total = live.sum(dtype=jnp.int32), live.shape[0] * n_samples
     samples = jnp.asarray(n_samples if samples is None else samples, jnp.int32)
     order = jnp.argsort(~live, stable=True).astype(jnp.int32)  # live versions first
-    divisor = jnp.maximum(n_live, 1)
+    divisor = jnp.maximum(n_live, 1)  # with no live version nothing is walked over, but `%` must not divide by 0
 
     def inputs(pair: Int[Array, ""]) -> Float[Array, "..."]:
+        # Versions inside, samples outside: a budget that ends early has given every version its first sample.
         return changed(order[pair % divisor], pair // divisor)
 
     def score(logits: Float[Array, "m n"]) -> Float[Array, " m"]:
@@ -252,6 +256,7 @@ def weighted_masks(
 ) -> Float[Array, "*space"]:
     """Σ_v factor_v M_v, a chunk of masks at a time."""
     chunks = -(-factors.shape[0] // chunk_size)
+    # A padded mask has the factor 0, so whatever `mask` draws for an index past the end does not count.
     padded = jnp.pad(factors, (0, chunks * chunk_size - factors.shape[0])).reshape(chunks, chunk_size)
     indices = jnp.arange(chunks * chunk_size, dtype=jnp.int32).reshape(chunks, chunk_size)
 

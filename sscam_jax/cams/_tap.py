@@ -91,7 +91,7 @@ def shapes(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) 
     """
     try:
         (activations, carry), logits = _shapes_of(apply, params, images)
-    except Exception as error:
+    except Exception as error:  # a network raises what it likes, for instance a TypeError of a convolution
         if remedy := _remedy(apply, params, images):
             raise ValueError(f"the network does not take images of shape {images.shape}: {remedy}") from error
         raise
@@ -127,6 +127,7 @@ def _remedy(apply: Apply, params: Params, images: Array) -> str | None:
 
 def _shapes_of(apply: Apply, params: Params, images: Any) -> tuple[Any, Any]:
     """Shapes of what `features` gives, and of the logits."""
+    # Only what can be hashed goes into the cache: no array is kept alive by it.
     leaves, treedef = jax.tree.flatten((params, images))
     return _traced_shapes(apply, treedef, tuple(map(_shape_of, leaves)))
 
@@ -185,6 +186,8 @@ def tap(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], lab
     logits = apply.head(params, activations, carry).astype(jnp.float32)
     if labels is None:
         labels = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    # JAX clamps or wraps an index that is out of range, differently by operation. So labels are clamped once, here, and
+    # `known` remembers which were not classes: their maps become flat.
     inside = jnp.clip(labels, 0, logits.shape[1] - 1)
     return Tapped(activations, carry, logits, inside, labels == inside)
 
@@ -204,6 +207,7 @@ def head_gradients(
     def logits(activations: Float[Array, "b *grid c"]) -> Float[Array, "b n"]:
         return apply.head(params, activations, tapped.carry)
 
+    # Images do not mix, so one backward pass gives the gradients of all images.
     out, pullback = jax.vjp(logits, tapped.activations)
     (gradients,) = pullback(shares.astype(out.dtype))
     return gradients.astype(jnp.float32)
@@ -235,6 +239,7 @@ def image_keys(
 
 def weighted_sum(weights: Float[Array, "b c"], activations: Float[Array, "b *grid c"]) -> Float[Array, "b *grid"]:
     """Σ_k α_k A_k, in float32 whatever the network's precision."""
+    # "highest", because GPUs and TPUs multiply float32 matrices with fewer bits by default.
     return jnp.einsum("bc,b...c->b...", weights, activations.astype(jnp.float32), precision="highest")
 
 
@@ -256,6 +261,7 @@ def to_saliency(
         positive = jax.nn.relu(raw)
         maps = ops.resize(ops.unit(positive), space)
     else:
+        # U before the ReLU: in the other order, zeros between cells would become positive, and regions wider.
         positive = jax.nn.relu(ops.resize(raw, space))
         maps = ops.unit(positive)
     # Interpolation can round a constant map's values apart, and unit() would make a map of that.
@@ -267,6 +273,7 @@ def to_saliency(
 
 def finite(saliency: Saliency, known: Bool[Array, " b"]) -> Saliency:
     """The same, with zeros and `flat` for images whose label is no class, or where something is not finite."""
+    # The logits count too: Eigen-CAM's map can be finite where they are not.
     parts = (saliency.maps, saliency.raw, saliency.weights, saliency.logits)
     sound = functools.reduce(
         jnp.logical_and, [jnp.isfinite(part).all(tuple(range(1, part.ndim))) for part in parts], known

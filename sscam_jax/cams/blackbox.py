@@ -97,7 +97,7 @@ def _rise(
     tapped = _tap.tap(apply, params, images, labels)
     passing = _scores.suited(apply, params, engine)
     space = images.shape[1:-1]
-    sides = tuple(-(-side // cells) for side in space)
+    sides = tuple(-(-side // cells) for side in space)  # of a cell, in pixels
 
     def one_image(row: dict[str, Any]) -> Float[Array, "*space"]:
         # Masks are made again wherever they are needed: N masks of the image's size would not fit into memory.

@@ -67,6 +67,7 @@ def over_layers(
     """
     choose("fusion", fusion, get_args(Fusion))
     found = [method(cut, params, images, labels, **options) for cut in (apply, *layers)]
+    # `maps`, not `raw`: activations of different layers have different scales, and `maps` are all in [0, 1].
     maps = jnp.stack([saliency.maps for saliency in found])
     raw = maps.max(0) if fusion == "max" else maps.mean(0)
     return _fused(found[0], raw, jnp.stack([saliency.passes for saliency in found]).sum(0, dtype=jnp.int32))
@@ -123,6 +124,7 @@ def over_augmentations(
         raise ValueError(
             f"flip={flip} is not a spatial axis of images of shape {images.shape}; choose from 0 to {rank - 1}"
         )
+    # Predicted once, for the image as it is: a darker copy can have another class, and maps of two classes do not add.
     logits, predicted = _predicted(apply, params, images)
     classes = predicted if checked is None else checked
     axis = None if flip is None else 1 + flip % rank

@@ -67,6 +67,7 @@ def cost(
     """
     _tap.checked(apply, params, images, None)
     _tap.at_least_one(n_samples=n_samples, chunk_size=chunk_size)
+    # `features` runs for real, because which channels are constant depends on the images.
     activations, _ = apply.features(params, images)
     axes = tuple(range(1, activations.ndim - 1))
     passes = int((activations.max(axes) > activations.min(axes)).sum()) * n_samples + images.shape[0]
@@ -79,7 +80,7 @@ def cost(
         apply, engine, devices and tuple(devices), *arguments
     )
     program = compiled.compile()
-    jax.block_until_ready(program(*arguments))
+    jax.block_until_ready(program(*arguments))  # the first run warms caches and is not timed
     began = time.perf_counter()
     jax.block_until_ready(program(*arguments))
     seconds = (time.perf_counter() - began) / (chunk * engine.devices) * passes

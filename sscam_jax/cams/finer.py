@@ -69,10 +69,12 @@ def _finer_cam(
     if n_classes < 2:
         raise ValueError("this network has one class, and Finer-CAM needs another to compare it with; use grad_cam")
     own = jax.nn.one_hot(tapped.labels, n_classes, dtype=jnp.float32)
+    # Nearest in the logit, above or below: for an explained class that is not the predicted one both occur.
     distance = jnp.abs(tapped.logits - (own * tapped.logits).sum(1, keepdims=True))
     n_references = min(n_references, n_classes - 1)
     _, nearest = jax.lax.top_k(-jnp.where(own == 1, jnp.inf, distance), n_references)
     references = jax.nn.one_hot(nearest, n_classes, dtype=jnp.float32).mean(1)
+    # The difference is linear in the logits, so one backward pass with these shares gives its gradient.
     gradients = _tap.head_gradients(apply, params, tapped, own - gamma * references)
     weights = gradients.mean(tuple(range(1, gradients.ndim - 1)))
     raw = _tap.weighted_sum(weights, tapped.activations)

@@ -72,7 +72,7 @@ def grad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]
 
 
 def _grad(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *grid c"]) -> tuple[Array, Array]:
-    weights = gradients.mean(_spatial(gradients))
+    weights = gradients.mean(_spatial(gradients))  # the paper's 1/Z Σ_ij; libraries that sum differ by the factor Z
     return _tap.weighted_sum(weights, activations), weights
 
 
@@ -150,6 +150,7 @@ def xgrad_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"
 
 
 def _xgrad(activations: Float[Array, "b *grid c"], gradients: Float[Array, "b *grid c"]) -> tuple[Array, Array]:
+    # After a ReLU a sum of 0 means a dead channel. Without one it can cancel, and the quotient has no meaning either.
     total = activations.sum(_spatial(activations))
     product = (activations * gradients).sum(_spatial(activations))
     weights = jnp.where(total == 0, 0.0, product / jnp.where(total == 0, 1.0, total))

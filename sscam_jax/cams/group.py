@@ -87,7 +87,7 @@ def _group_cam(
     weights = grad_cam_weights(apply, params, tapped)
     passing = _scores.suited(apply, params, engine)
     space, n_channels = images.shape[1:-1], weights.shape[1]
-    size = -(-n_channels // groups)
+    size = -(-n_channels // groups)  # the last group has fewer channels, or there is one group less
 
     def one_image(row: dict[str, Any]) -> tuple[Float[Array, "*grid"], Float[Array, " g"], Int[Array, ""]]:
         # The last mask is empty, so its score is f^c(B). It runs in the same chunks as the others, so that equal inputs
@@ -121,6 +121,7 @@ def _group_maps(weighted: Float[Array, "*grid c"], size: int, percentile: Float[
     padded = jnp.pad(weighted, [(0, 0)] * (weighted.ndim - 1) + [(0, groups * size - weighted.shape[-1])])
     summed = padded.reshape(*weighted.shape[:-1], groups, size).sum(-1)
     maps = jax.nn.relu(jnp.moveaxis(summed, -1, 0))
+    # Of each group's own map: groups with small values keep their peaks too.
     least = jnp.percentile(maps, percentile, axis=tuple(range(1, maps.ndim)), keepdims=True)
     return jnp.where(maps > least, maps, 0.0)
 

@@ -125,6 +125,7 @@ SCORE_CAM_PRESETS: Presets = MappingProxyType(
 takes probabilities too, but without that softmax and without a baseline.
 """
 
+# Eq. 13 to 15 with the noise where Algorithm 1 and the notebooks have it. N and σ are the paper's.
 _PAPER = Choices(n_samples=10, sigma=4.0, noise_on="masked_input")
 _TORCHCAM = SCORE_CAM_PRESETS["torchcam"]
 
@@ -191,6 +192,7 @@ def resolve(method: str, presets: Presets, preset: str, changes: Mapping[str, An
         TypeError: a choice that the method does not have.
     """
     choose(f"{method}'s preset", preset, presets)
+    # Checked before anything is computed: a wrong word must not cost a forward pass.
     names = known.__annotations__
     if unknown := [name for name in changes if name not in names]:
         # Python's own words, by which a wrapper with **options finds out what a method does not take.

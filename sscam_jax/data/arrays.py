@@ -101,7 +101,7 @@ def _padded(batch: Batch, size: int) -> Batch:
 
 
 def _boxes(boxes: Any, n: int) -> np.ndarray:
-    """Boxes [n, k, 4], of as many rows as the image with most of them needs."""
+    """Boxes [n, k, 4], where k is the largest number of boxes of an image; rows of -1 fill the others up."""
     if boxes is None:
         return np.full((n, 1, 4), -1, np.float32)
     each = [np.asarray(some, np.float32).reshape(-1, 4) for some in boxes]
@@ -127,10 +127,10 @@ def from_arrays(
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
 ) -> Batches:
-    """A data set of arrays, in batches.
+    """Read arrays as a data set in batches.
 
     Args:
-        images: [n, *space, c], floats as the network takes them.
+        images: floats as the network takes them [n, *space, c].
         labels: class indices [n]; None: not known.
         boxes: [n, k, 4], or n arrays [k, 4]: y0, x0, y1, x1 as shares of the input in [0, 1]; None: not known.
         batch_size: images in a batch.
@@ -190,7 +190,7 @@ def from_dicts(
         for row in rows:
             images = np.asarray(row[image])
             n = len(images)
-            size = size or n
+            size = size or n  # the first batch sets the shape, so that the network is compiled once
             ids = np.arange(start, start + n, dtype=np.int32)
             found = (_labels(row[label] if label else None, n), _boxes(row[boxes] if boxes else None, n), ids)
             yield _padded(Batch(images, *found, np.ones(n, bool)), size)

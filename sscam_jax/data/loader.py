@@ -52,7 +52,7 @@ def _opened(example: Example) -> tuple[Image.Image, tuple[int, int], int]:
 
 
 def _load(numbered: tuple[int, Example], *, look: _Look) -> _Loaded:
-    """Read one example; whatever is wrong with it becomes a problem."""
+    """Read one example. Errors become problems, because one bad file must not end a run over thousands."""
     number, example = numbered
     image, boxes, whys = None, np.zeros((0, 4), np.float32), [("annotation", example.problem)] * bool(example.problem)
     try:
@@ -61,6 +61,7 @@ def _load(numbered: tuple[int, Example], *, look: _Look) -> _Loaded:
     except (ValueError, OSError) as error:
         whys.append(("unreadable", f"unreadable: {error}"))
     else:
+        # Shares of another size would be wrong boxes without a word. This happens where photographs were resized.
         if example.boxes is not None and example.size is not None and example.size != (height, width):
             drawn = f"{example.size[1]}×{example.size[0]}"
             why = f"its boxes were drawn on {drawn} pixels, the file has {width}×{height}: boxes dropped"
@@ -97,7 +98,7 @@ def _read(number: int, *, source: Source, look: _Look, batch_size: int) -> tuple
 
 @dataclasses.dataclass
 class Loader:
-    """The batches of a data set of photographs; iterate over it as often as you like.
+    """The batches of a data set of photographs. It can be iterated over many times.
 
     Attributes:
         source: the data set.
@@ -171,6 +172,7 @@ class Loader:
         threads = 1 if self.workers else min(4, os.cpu_count() or 1)  # each holds a batch
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
         # As bytes, because Grain's workers would hand over arrays in shared memory, which outlives an early stop.
+        # Grain refuses an empty source; −1 is never read.
         read = grain.MapDataset.source(wanted or [-1]).map(one).map(pickle.dumps).to_iter_dataset(options)
         if self.workers:
             flags = imported("absl.flags").FLAGS
@@ -207,9 +209,9 @@ def batches(
 ) -> Loader:
     """Read a data set in batches of one shape, in its order.
 
-    The last batch is filled up with empty rows. An image that can't be read keeps its row and id with `mask` false.
-    Boxes go through the same turn, resize and crop as the image; those of no area, outside the image or outside the
-    crop are left out. All of these are named in `problems`.
+    The last batch is filled up with empty rows. An image that cannot be read keeps its row and id, and its `mask` is
+    false. Boxes are turned, resized and cropped like their image. Boxes without an area, outside the image or outside
+    the crop are left out. `problems` names all of these.
 
     Args:
         source: the data set.
@@ -223,10 +225,10 @@ def batches(
             import the main script: guard your script with `if __name__ == "__main__":`.
 
     Returns:
-        The batches: NumPy arrays, with k of the boxes as large as the data set's examples need, at least 1.
+        The batches, of NumPy arrays. The k of the boxes is the largest number of boxes of any example, at least 1.
 
     Raises:
-        ValueError: an argument is not a possible one.
+        ValueError: an argument is not possible.
         ImportError: Grain is not installed.
 
     Example:

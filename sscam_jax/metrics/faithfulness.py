@@ -79,6 +79,7 @@ def explained_inputs(
     choose("keep", keep, get_args(Keep))
     check_fit(images, maps)
     if keep == "top50":
+        # By rank, not by the median's value: then it is half of the pixels whatever the number of ties.
         half = ranks(maps) < maps[0, 0].size // 2
         maps = jnp.where(half & ~empty(maps).reshape(*maps.shape[:2], *[1] * (maps.ndim - 2)), 1.0, 0.0)
     shown = maps[..., None].astype(images.dtype) * images[None]
@@ -96,6 +97,7 @@ def _binary_pictures(
     std: tuple[float, ...],
 ) -> Float[Array, "m b *space c"]:
     """Turn each map into a normalised black-and-white picture: white where its 8-bit value is above 50."""
+    # 50 of 255, strictly above, on the 8-bit picture that the notebooks save before they read it again.
     white = jnp.round(255 * maps) > 50
     shape = (*maps.shape, images.shape[-1])
     pictures = jnp.broadcast_to(white[..., None], shape).astype(images.dtype)
@@ -168,6 +170,7 @@ def confidence(
         return jnp.where((method == m).reshape(-1, *[1] * (image.ndim - 1)), image, shown)
 
     logits = logits_of(apply, params, inputs, (m + 1) * b, chunk_size).reshape(m + 1, b, -1)
+    # The largest logit of any class, so before and after can be about two different classes: so the notebooks have it.
     found = logits.max(-1) if protocol == "authors" else probability(logits, labels)
     return Confidence(found[m], found[:m], empty(maps))
 
@@ -193,7 +196,7 @@ def average_drop(confidence: Confidence) -> Float[Array, "m b"]:
         Chattopadhyay et al., Grad-CAM++, WACV 2018; Naidu and Michael, SS-CAM (arXiv 2006.14255), Table 1.
     """
     before, after = confidence.before[None], confidence.after
-    positive = before > 0
+    positive = before > 0  # both `where`s are needed: a division by 0 in the branch not taken makes a gradient NaN
     return jnp.where(positive, 100 * jnp.maximum(before - after, 0) / jnp.where(positive, before, 1.0), 0.0)
 
 

@@ -56,9 +56,8 @@ def single_box(boxes: Boxes) -> Bool[Array, " b"]:
 
 def _cover(low: Float[Array, "b k"], high: Float[Array, "b k"], pixels: int) -> Float[Array, "b k n"]:
     """Compute how much of each pixel, along one axis, is between the two edges of a box."""
-    edges = jnp.arange(pixels, dtype=jnp.float32)
+    edges = jnp.arange(pixels, dtype=jnp.float32)[None, None]
     low, high = low[..., None] * pixels, high[..., None] * pixels
-    edges = edges[None, None]
     return jnp.clip(jnp.minimum(high, edges + 1) - jnp.maximum(low, edges), 0.0, 1.0)
 
 
@@ -97,7 +96,7 @@ def _energy(maps: Maps, masks: Float[Array, "b h w"]) -> Float[Array, "*m b"]:
     """Compute which share of the sum of each map is under the mask; 0 for a zero map."""
     maps = maps.astype(jnp.float32)
     inside = jnp.einsum("...hw,...hw->...", maps, jnp.broadcast_to(masks, maps.shape), precision="highest")
-    total = maps.sum((-2, -1))
+    total = maps.sum((-2, -1))  # 0 for a flat map, which is no energy in the box rather than NaN
     return jnp.where(total > 0, inside / jnp.where(total > 0, total, 1.0), 0.0)
 
 
@@ -191,6 +190,7 @@ def pointing_game(maps: Maps, boxes: Boxes, *, tolerance: float | Num[Array, ""]
     near = down[..., :, None] ** 2 + across[..., None, :] ** 2 <= jnp.square(jnp.asarray(tolerance, jnp.float32))
     # A row without area is not a box, although a pixel can be near it.
     hits = (near & valid_boxes(boxes)[..., None, None]).any(1).astype(jnp.float32)
+    # Enlarged maps of small layers often have ties, and argmax would take the one nearest to the top left corner.
     top = maps.max((-2, -1), keepdims=True)
     largest = ((maps == top) & (top > 0)).astype(jnp.float32)
     count = largest.sum((-2, -1))

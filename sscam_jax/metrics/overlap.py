@@ -1,14 +1,16 @@
-"""Boxes around a map's regions against the boxes of the object: IoU and MaxBoxAcc.
+"""Do boxes around the regions of a map overlap with the boxes of the object? IoU and MaxBoxAcc.
 
-A map is cut at thresholds relative to its maximum; what lies above falls into regions, pixels that touch by a side or
-a corner (as OpenCV's contours have it, and with them the reference code), and a box is put around each. All of it runs
-on the device, for maps [*m, b, h, w] with any leading axes and two spatial axes; boxes are [b, k, 4] as in
-`localization`.
+A map is cut at thresholds relative to its maximum. The pixels above a threshold form regions: pixels that touch by a
+side or a corner belong together, as in OpenCV's contours, which the reference code uses. Each region gets a box. All
+of this runs on the device, for maps [*m, b, h, w] with any leading axes. Boxes are [b, k, 4] as in `localization`.
 
-Where this differs from the reference code (Choe et al.): the largest region is the one of most pixels, not of the
-largest area within its outline, which fills holes; the outline of a hole gives no box; maps are not rounded to 256
-levels first; areas are continuous, not counted with one pixel more a side. Equally large regions all count, so that a
-flip changes nothing.
+Differences from the reference code of Choe et al.:
+
+- The largest region is the one with most pixels. Theirs has the largest area inside its outline, which fills holes.
+- The outline of a hole gives no box.
+- Maps are not rounded to 256 levels first.
+- Areas are continuous. Theirs count one pixel more per side.
+- Equally large regions all count, so a flip changes nothing.
 """
 
 import functools
@@ -36,6 +38,7 @@ def _region_boxes(labels: Int[Array, "n h w"], largest: bool) -> tuple[Float[Arr
     rows = jnp.arange(n, dtype=jnp.int32)[:, None]
     position = jnp.broadcast_to(jnp.arange(height * width, dtype=jnp.int32), flat.shape)
     column = position % width
+    # Scatters with min and max give the edges of all regions at once, without a loop over regions.
     most = jnp.full((n, height * width + 1), height * width, jnp.int32)
     first = most.at[rows, flat].min(position)
     left = most.at[rows, flat].min(column)
@@ -47,6 +50,7 @@ def _region_boxes(labels: Int[Array, "n h w"], largest: bool) -> tuple[Float[Arr
         size = jnp.zeros_like(most).at[rows, flat].add(1)[:, 1:]
         size = jnp.where(counts, size, 0)
         counts &= size == size.max(1, keepdims=True)
+    # A box ends after its last pixel, so `+ 1`: a region of one pixel has the area of one pixel.
     edges = [first // width / height, left / width, (position // width + 1) / height, (right + 1) / width]
     return jnp.stack([edge.astype(jnp.float32) for edge in edges], axis=-1), counts
 
@@ -57,6 +61,7 @@ def _iou(a: Float[Array, "n p 4"], b: Float[Array, "n k 4"]) -> Float[Array, "n 
     bottom, right = jnp.minimum(a[..., 2], b[..., 2]), jnp.minimum(a[..., 3], b[..., 3])
     common = jnp.maximum(bottom - top, 0.0) * jnp.maximum(right - left, 0.0)
     area_a, area_b = ((x[..., 2] - x[..., 0]) * (x[..., 3] - x[..., 1]) for x in (a, b))
+    # The smallest positive float, for boxes without an area: 0 / 0 would be NaN.
     return common / jnp.maximum(area_a + area_b - common, jnp.finfo(jnp.float32).tiny)
 
 
@@ -87,10 +92,10 @@ def _box_iou(maps: Maps, boxes: Boxes, thresholds: Float[Array, " t"], regions: 
 def box_iou(
     maps: Maps, boxes: Boxes, *, thresholds: Sequence[float] = THRESHOLDS, regions: Regions = "all"
 ) -> Float[Array, "*m b t"]:
-    """Intersection over union of the map's boxes and the object's, at each threshold.
+    """Intersection over union of the map's boxes and the object's boxes, at each threshold.
 
-    The largest IoU of any pair of a box around a region of M > τ · max M and a box of the image; from 0 to 1, higher is
-    better. A zero map has no regions: 0.
+    The largest IoU of any pair of a box around a region of M > τ · max M and a box of the image. From 0 to 1. Higher is
+    better. A zero map has no regions and gets 0.
 
     Args:
         maps: [*m, b, h, w], ≥ 0.
@@ -122,10 +127,10 @@ def box_iou(
 def best_box_iou(
     maps: Maps, boxes: Boxes, *, thresholds: Sequence[float] = THRESHOLDS, regions: Regions = "all"
 ) -> Float[Array, "*m b"]:
-    """Intersection over union of the object's boxes and the best box that the map offers at any threshold.
+    """Intersection over union of the object's boxes and the map's best box at any threshold.
 
-    max_τ `box_iou`, from 0 to 1; higher is better. The threshold is chosen for each image by the truth, so it says how
-    well a map can do, and not how well it does: that is `max_box_acc`.
+    max_τ `box_iou`, from 0 to 1. Higher is better. The threshold of each image is chosen with the object's box, so this
+    is an upper limit. `max_box_acc` has one threshold for all images.
 
     Args:
         maps: [*m, b, h, w], ≥ 0.
@@ -158,9 +163,9 @@ def box_accuracy(
     thresholds: Sequence[float] = THRESHOLDS,
     regions: Regions = "largest",
 ) -> Float[Array, "*m b t"]:
-    """BoxAcc(τ, δ) of single images: whether the object is found at each threshold.
+    """BoxAcc(τ, δ) of single images: is the object found at each threshold?
 
-    100 where `box_iou` is at least δ, else 0; higher is better. Its mean over images is the accuracy at that threshold.
+    100 if `box_iou` is at least δ, else 0. Higher is better. The mean over images is the accuracy at that threshold.
 
     Args:
         maps: [*m, b, h, w], ≥ 0.
@@ -183,19 +188,20 @@ def box_accuracy(
     References:
         Choe et al., Evaluating Weakly Supervised Object Localization Methods Right, CVPR 2020.
     """
-    return _found(box_iou(maps, boxes, thresholds=thresholds, regions=regions), iou)
+    return hits(box_iou(maps, boxes, thresholds=thresholds, regions=regions), iou)
 
 
-def _found(ious: Float[Array, "*m b t"], iou: float) -> Float[Array, "*m b t"]:
+def hits(ious: Float[Array, "*m b t"], iou: float) -> Float[Array, "*m b t"]:
+    """100 where the overlap is at least `iou`, else 0; NaN stays NaN."""
     return jnp.where(jnp.isnan(ious), jnp.nan, jnp.where(ious >= iou, 100.0, 0.0))
 
 
 def max_box_acc(ious: Float[Array, "*m b t"], *, iou: Sequence[float] = (0.5,)) -> Float[Array, "*m"]:
-    """MaxBoxAcc of a data set: the share of images whose object is found, at the best threshold for all of them.
+    """MaxBoxAcc of a data set: the share of images whose object is found, at the threshold that is best for all images.
 
-    mean_δ max_τ mean_images 100 · [IoU(τ) ≥ δ], in percent; higher is better. MaxBoxAcc is this of the `box_iou` of the
-    "largest" regions with δ = 0.5, MaxBoxAccV2 of that of "all" with δ = 0.3, 0.5 and 0.7. Images without a box are
-    left out.
+    mean_δ max_τ mean_images 100 · [IoU(τ) ≥ δ], in percent. Higher is better. For MaxBoxAcc give `box_iou` of the
+    "largest" regions and δ = 0.5. For MaxBoxAccV2 give `box_iou` of "all" regions and δ = 0.3, 0.5 and 0.7. Images
+    without a box are left out.
 
     Args:
         ious: `box_iou` of all images of the data set [*m, b, t].
@@ -213,4 +219,4 @@ def max_box_acc(ious: Float[Array, "*m b t"], *, iou: Sequence[float] = (0.5,)) 
         Choe et al., Evaluating Weakly Supervised Object Localization Methods Right, CVPR 2020, and Evaluation for
         Weakly Supervised Object Localization: Protocol, Metrics, and Datasets, TPAMI (arXiv 2007.04178).
     """
-    return jnp.stack([jnp.nanmean(_found(ious, level), axis=-2).max(-1) for level in iou]).mean(0)
+    return jnp.stack([jnp.nanmean(hits(ious, level), axis=-2).max(-1) for level in iou]).mean(0)

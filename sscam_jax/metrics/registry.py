@@ -16,6 +16,7 @@ from sscam_jax.metrics.holes import infidelity
 from sscam_jax.metrics.imputation import Road, road
 from sscam_jax.metrics.robustness import max_sensitivity
 
+# The protocols of Average Drop and its relatives: the ending of the metric's name, and the arguments of `confidence`.
 _CONFIDENCES: Mapping[str, Mapping[str, str]] = {
     "": {},
     "-pixel": dict(mask_space="pixel"),
@@ -31,6 +32,7 @@ _SEEN = {
 
 
 def _confidence(case: Case, variant: str) -> Confidence:
+    # Drop, increase and gain of a protocol share their passes, which are all that costs time.
     colours = dict(mean=case.mean, std=case.std)
     return case.once(
         ("confidence", variant), lambda: case.seen(faithfulness.confidence, **_CONFIDENCES[variant], **colours)
@@ -76,13 +78,13 @@ def _tolerance(maps: Float[Array, "m b h w"]) -> float:
 
 def _found(ious: Float[Array, "m b t"], least: float, prefix: str) -> dict[str, Float[Array, "m b"]]:
     """Which images' objects are found, one column per threshold; NaN without a box."""
-    found = jnp.where(jnp.isnan(ious), jnp.nan, jnp.where(ious >= least, 100.0, 0.0))
+    found = overlap.hits(ious, least)
     return {f"{prefix}{threshold:.2f}": found[..., t] for t, threshold in enumerate(overlap.THRESHOLDS)}
 
 
 def _found_by_demand(case: Case) -> dict[str, Float[Array, "m b"]]:
     columns: dict[str, Float[Array, "m b"]] = {}
-    for iou in (0.3, 0.5, 0.7):
+    for iou in (0.3, 0.5, 0.7):  # the δ of MaxBoxAccV2
         columns |= _found(_iou(case, "all"), iou, f"@{iou:.2f}@")
     return columns
 
@@ -100,6 +102,7 @@ def _complexity(case: Case) -> Float[Array, "m b"]:
 
 
 def _adcc(case: Case) -> Float[Array, "m b"]:
+    # Poppi et al. take the drop of M ⊙ X, which is the protocol without an ending.
     return adcc(_coherency(case), _complexity(case), faithfulness.average_drop(_confidence(case, "")))
 
 

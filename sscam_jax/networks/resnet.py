@@ -21,6 +21,7 @@ def _conv(c_in: int, c_out: int, size: int, stride: int, rngs: nnx.Rngs) -> nnx.
 
 
 def _norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    # Always with the stored mean and variance: an explanation must not depend on the other images of the batch.
     return nnx.BatchNorm(channels, use_running_average=True, epsilon=1e-5, rngs=rngs)
 
 
@@ -62,6 +63,7 @@ class ResNet18(nnx.Module):
 
     def body(self) -> Stages:
         pool = functools.partial(max_pool, window=3, stride=2, padding=1)
+        # A layer can be cut after any of these, so ReLU and pool have names too, as in torchvision.
         stages: Stages = {"conv1": self.conv1, "bn1": self.bn1, "relu": jax.nn.relu, "maxpool": pool}
         blocks = {f"{layer}.{i}": getattr(getattr(self, layer), i) for layer in _WIDTHS for i in _BLOCKS}
         return stages | blocks

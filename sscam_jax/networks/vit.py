@@ -46,6 +46,7 @@ class Norm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         scale, bias = (p[...].astype(jnp.float32).reshape(*[1] * (x.ndim - 1), -1) for p in (self.scale, self.bias))
+        # In bfloat16 the mean of some hundred channels has too few digits to be subtracted.
         y = x.astype(jnp.float32)
         y -= y.mean(-1, keepdims=True)
         y *= lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
@@ -90,10 +91,10 @@ class EncoderBlock(nnx.Module):
 
     def rest(self, state: Normalised) -> Tokens:
         maps, (class_token, tokens) = state
-        first, last = getattr(self.mlp, "0"), getattr(self.mlp, "3")
+        first, last = getattr(self.mlp, "0"), getattr(self.mlp, "3")  # 1 and 2 are GELU and dropout in torchvision
         # The tokens of the carry are the skip connection. The maps replace the normalised tokens of the patches.
         tokens = tokens + self.self_attention(_joined(maps, class_token))
-        tokens = tokens + last(jax.nn.gelu(first(self.ln_2(tokens)), approximate=False))
+        tokens = tokens + last(jax.nn.gelu(first(self.ln_2(tokens)), approximate=False))  # exact, as PyTorch's
         return tokens[:, 1:].reshape(maps.shape), (tokens[:, :1],)
 
 
