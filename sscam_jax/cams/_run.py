@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,31 +20,63 @@ from sscam_jax.cams._tap import Labels
 from sscam_jax.cams.presets import ALLOWED, Choices, Score
 from sscam_jax.types import Apply, Params, Saliency
 
-# On a CPU, more inputs at once make the late layers no faster. An accelerator is full long before 512.
-_CPU_CHUNK, _UNKNOWN_CHUNK, _LARGEST_CHUNK = 16, 64, 512
+# On a CPU, more inputs at once make the late layers no faster. On a TPU, 128 fill its registers' lanes: a pass moves
+# half of the bytes that it moves in chunks of 64, and no fewer in larger ones (docs/large-runs.md).
+_CPU_CHUNK, _ACCELERATOR_CHUNK = 16, 128
 
 # Bytes of a block's largest array that a CPU's cache holds beside the weights (docs/speed.md has the measurement). Two
 # inputs together are faster than two single ones even where they overflow it.
 _CACHE, _SMALLEST_BLOCK = 1 << 20, 2
 
-# The chunk that was found to fit, per network, shape of the images and kind of device: found once, not at every call.
+# Per network, shape of the images and kind of device: the largest chunk that was found to fit, and the chunks whose
+# memory the compiler was asked for. Both are found out once, not at every call.
 _fitting: dict[Any, int] = {}
+_asked: set[Any] = set()
 
 Compiled = Callable[..., Saliency]
 """(apply, params, images, labels, traced, choices, engine) -> `Saliency`; apply, choices and engine are static."""
 
 
-def auto_chunk(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) -> int:
-    """Network inputs at once for this device: 16 on a CPU, else a power of two that fits in half of the memory."""
-    device = jax.devices()[0]
-    if device.platform == "cpu":
-        return _CPU_CHUNK
-    memory = (device.memory_stats() or {}).get("bytes_limit", 0)
-    if not memory:
-        return _UNKNOWN_CHUNK
-    # A layer's input and output, the noisy inputs and the compiler's workspace live at once.
-    fitting = max(1, memory // 2 // (4 * _largest(apply, params, images)))
-    return min(_LARGEST_CHUNK, 1 << (int(fitting).bit_length() - 1))
+def chunk_for(
+    apply: Apply,
+    images: Float[Array, "b *space c_in"],
+    chunk_size: int | None,
+    devices: Sequence[jax.Device] | None,
+) -> int:
+    """Network inputs at once on a device: what is asked for, or what suits it, unless less was found to fit."""
+    device = (jax.devices() if devices is None else devices)[0]
+    suiting = _CPU_CHUNK if device.platform == "cpu" else _ACCELERATOR_CHUNK
+    wanted = suiting if chunk_size is None else chunk_size
+    return min(wanted, _fitting.get(_place(apply, images, device), wanted))
+
+
+def _place(apply: Apply, images: Float[Array, "b *space c_in"], device: jax.Device) -> Any:
+    """What the memory that a chunk takes depends on, and what there is of it."""
+    # The whole batch's shape, because the activations of all images stay in memory beside the chunk.
+    return apply, images.shape, images.dtype, device.device_kind
+
+
+def _free_memory(device: jax.Device) -> int | None:
+    """Bytes that a program can have beside its arguments; None where the device does not tell, as a CPU."""
+    known = device.memory_stats()
+    return known["bytes_limit"] - known["bytes_in_use"] if known and "bytes_limit" in known else None
+
+
+def _share_of_memory(place: Any, device: jax.Device, call: tuple[Any, ...]) -> float:
+    """The memory that a program will take, as a share of what is free, by the compiler's account; 0: not known."""
+    question = place, call[4].chunk_size
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(call[5:]))
+    if question in _asked or traced or (free := _free_memory(device)) is None:
+        return 0.0
+    _asked.add(question)
+    # The call that follows finds this compilation, and makes no second one.
+    sizes = _compiled.lower(*call).compile().memory_analysis()
+    return 0.0 if sizes is None else (sizes.temp_size_in_bytes + sizes.output_size_in_bytes) / max(free, 1)
+
+
+def _finished(saliency: Saliency) -> Saliency:
+    """The result when it is there; where the call is being traced there is nothing to wait for."""
+    return saliency if isinstance(saliency.maps, jax.core.Tracer) else jax.block_until_ready(saliency)
 
 
 def _largest(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) -> int:
@@ -141,30 +174,29 @@ def run(
     devices: Sequence[jax.Device] | None,
     progress: Progress | None = None,
 ) -> Saliency:
-    """Run `compiled` on checked arguments, and wait for it: out of memory halves the chunk and tries again."""
+    """Run `compiled` on checked arguments, and wait for it; a chunk that does not fit in the memory is cut down."""
     _tap.at_least_one(chunk_size=chunk_size)
-    wanted = auto_chunk(apply, params, images) if chunk_size is None else chunk_size
+    device = (jax.devices() if devices is None else devices)[0]
+    chunk, place = chunk_for(apply, images, chunk_size, devices), _place(apply, images, device)
     arguments: Any = (params, images, labels, traced)
     mesh = None
     if devices is not None:
         mesh = Mesh(np.array(devices), (AXIS,))
         arguments = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
-    # The batch is part of the place: the activations of all images stay in memory beside the chunk.
-    place = (apply, images.shape, images.dtype, jax.devices()[0].device_kind if mesh is None else mesh)
-    chunk = min(wanted, _fitting.get(place, wanted))
     while True:
-        engine = engine_for(apply, params, images, chunk, devices, progress)
+        call = (compiled, apply, mesh, choices, engine_for(apply, params, images, chunk, devices, progress), *arguments)
         try:
-            saliency = _compiled(compiled, apply, mesh, choices, engine, *arguments)
-            # Where the call is being traced there is nothing to wait for, and nothing to catch.
-            return saliency if isinstance(saliency.maps, jax.core.Tracer) else jax.block_until_ready(saliency)
+            share = _share_of_memory(place, device, call)
+            if share <= 1 or chunk == 1:
+                return _finished(_compiled(*call))
         except jax.errors.JaxRuntimeError as error:
             # JAX has no exception of its own for this.
             if "RESOURCE_EXHAUSTED" not in str(error) or chunk == 1:
                 raise
-            chunk //= 2
-            _fitting[place] = chunk
-            warnings.warn(f"out of memory: going on with chunk_size={chunk}", RuntimeWarning, stacklevel=4)
+            share = 2.0
+        chunk = max(1, chunk >> math.ceil(math.log2(share)))
+        _fitting[place] = chunk
+        warnings.warn(f"out of memory: going on with chunk_size={chunk}", RuntimeWarning, stacklevel=4)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

@@ -71,7 +71,7 @@ def cost(
     activations, _ = apply.features(params, images)
     axes = tuple(range(1, activations.ndim - 1))
     passes = int((activations.max(axes) > activations.min(axes)).sum()) * n_samples + images.shape[0]
-    chunk = _run.auto_chunk(apply, params, images) if chunk_size is None else chunk_size
+    chunk = _run.chunk_for(apply, images, chunk_size, devices)
     engine = _run.engine_for(apply, params, images, chunk, devices)
     arguments = (jax.jit(_scores.suited, static_argnums=(0, 2))(apply, params, engine), images[0])
     if devices is not None:

@@ -56,7 +56,7 @@ class Cell(NamedTuple):
     dtype: str = "bfloat16"
     device: str = "v5e"
     devices: int = 1
-    chunk: int = 64
+    chunk: int = 128
 
 
 class Figures(NamedTuple):
@@ -194,5 +194,5 @@ def covering() -> list[Cell]:
     for (network, method), (count, device, dtype) in zip(pairs, itertools.cycle(places), strict=False):
         if (network, method) == ("vgg16", "cam"):
             continue  # CAM is not defined for its head
-        cells.append(Cell(method, network, dtype, device, count, 64 if scored(method) else 8))
+        cells.append(Cell(method, network, dtype, device, count, 128 if scored(method) else 8))
     return cells

@@ -1,9 +1,10 @@
 """What the compiler says of the methods' programs on TPUs: writes results/accelerators.json and accelerators.md.
 
-    python tests/bench/accelerators.py --only 'resnet18.*' --seconds 3000
+    python tests/bench/accelerators.py                                   # the cells of `make accelerators`, for hours
+    python tests/bench/accelerators.py --on resnet18 bfloat16 v5e 1      # every method here
 
-It compiles cells of `tests.accelerators.programs.covering` whose text matches, those that are not stored yet, and
-stores each as soon as it is there. It needs no TPU, but the package `libtpu` (extra `aot`).
+It compiles what is not stored yet, and stores each cell as soon as it is there. It needs no TPU, but the package
+`libtpu` (extra `aot`).
 """
 
 import argparse
@@ -12,7 +13,7 @@ import pathlib
 import re
 import time
 
-from tests.accelerators.programs import Cell, Figures, bare, compiled, covering, problems, scored
+from tests.accelerators.programs import Cell, Figures, bare, compiled, covering, every_method, problems, scored
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 HEADER = (
@@ -21,10 +22,19 @@ HEADER = (
 )
 
 
-def measured(cell: Cell) -> dict:
+def measured(cell: Cell, stored: list[dict]) -> dict:
     """A cell's figures, those of a plain pass of a chunk, and those of a pass of one image."""
-    plain, one = (bare(cell.network, cell.dtype, cell.device, count) for count in (cell.chunk, 1))
-    found = compiled(cell)
+    known = {}
+    for each in stored:
+        there = Cell(**each["cell"])
+        known[there.network, there.dtype, there.device, there.chunk] = each["plain"]
+        known[there.network, there.dtype, there.device, 1] = each["one"]
+
+    def of(count: int) -> Figures:
+        what = (cell.network, cell.dtype, cell.device, count)
+        return Figures(**known[what]) if what in known else bare(*what)
+
+    plain, one, found = of(cell.chunk), of(1), compiled(cell)
     return dict(
         cell=cell._asdict(), found=found._asdict(), plain=plain._asdict(), one=one._asdict(),
         problems=problems(cell, found, plain),
@@ -45,22 +55,28 @@ def row(stored: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default=".*", help="cells whose words, joined by -, match this pattern in full")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--on", nargs=4, metavar=("NETWORK", "DTYPE", "DEVICE", "COUNT"), help="every method on these")
+    parser.add_argument("--only", default=".*", help="methods that match this pattern in full")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no cell after so long")
     options = parser.parse_args()
+    cells = covering()
+    if options.on:
+        network, dtype, device, count = options.on
+        chunks = {method: 128 if scored(method) else 8 for method in every_method()}
+        cells = [Cell(method, network, dtype, device, int(count), chunk) for method, chunk in chunks.items()]
     store, began = RESULTS / "accelerators.json", time.monotonic()
     stored = json.loads(store.read_text()) if store.exists() else []
-    for cell in covering():
-        text = "-".join(map(str, cell))
-        if not re.fullmatch(options.only, text) or any(Cell(**each["cell"]) == cell for each in stored):
+    for cell in cells:
+        if not re.fullmatch(options.only, cell.method) or any(Cell(**each["cell"]) == cell for each in stored):
             continue
         if time.monotonic() - began > options.seconds:
             break
-        stored.append(measured(cell))
-        print(text, stored[-1]["problems"], flush=True)
+        stored.append(measured(cell, stored))
+        print(*cell, stored[-1]["problems"], flush=True)
         store.write_text(json.dumps(stored, indent=1) + "\n")
-    ordered = sorted(stored, key=lambda each: covering().index(Cell(**each["cell"])))
+    names = every_method()
+    ordered = sorted(stored, key=lambda each: (list(each["cell"].values())[1:], names.index(each["cell"]["method"])))
     (RESULTS / "accelerators.md").write_text(HEADER + "".join(map(row, ordered)))
 
 

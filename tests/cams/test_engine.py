@@ -180,15 +180,54 @@ def test_out_of_memory_halves_the_chunk(monkeypatch):
         sscam.score_cam(toy.MLP, PARAMS, IMAGES, LABELS)
 
 
-@pytest.mark.parametrize(
-    ("platform", "gigabytes", "wanted"), [("cpu", 64, 16), ("gpu", 80, 512), ("gpu", 0.001, 128), ("tpu", None, 64)]
-)
-def test_chunk_for_a_device(monkeypatch, platform, gigabytes, wanted):
-    stats = None if gigabytes is None else dict(bytes_limit=int(gigabytes * 1e9))
-    device = types.SimpleNamespace(platform=platform, memory_stats=lambda: stats)
-    monkeypatch.setattr(jax, "devices", lambda: [device])
-    # The largest array of a pass has 8·10·3 numbers: 500 kB hold 130 times four of them.
-    assert _run.auto_chunk(toy.MLP, PARAMS, IMAGES) == wanted
+@pytest.mark.parametrize(("platform", "suiting"), [("cpu", 16), ("gpu", 128), ("tpu", 128)])
+def test_chunk_for_a_device(monkeypatch, as_users_run_it, platform, suiting):
+    device = types.SimpleNamespace(platform=platform, device_kind=f"a {platform}")
+    monkeypatch.setattr(_run, "_fitting", {})
+    assert _run.chunk_for(toy.MLP, IMAGES, None, [device]) == suiting
+    assert _run.chunk_for(toy.MLP, IMAGES, 1000, [device]) == 1000
+    _run._fitting[_run._place(toy.MLP, IMAGES, device)] = 8
+    assert _run.chunk_for(toy.MLP, IMAGES, None, [device]) == 8
+    assert _run.chunk_for(toy.MLP, IMAGES, 3, [device]) == 3
+    assert _run.chunk_for(toy.MLP, IMAGES[:1], None, [device]) == suiting  # other shapes take other memory
+
+
+def test_the_compiler_tells_what_fits(monkeypatch):
+    """A chunk whose program takes more memory than is free is cut down before it runs, and asked for once."""
+    compiled, asked, ran = _run._compiled, [], []
+
+    class Program:
+        def lower(self, *call):
+            asked.append(call[4].chunk_size)
+            return compiled.lower(*call)
+
+        def __call__(self, *call):
+            ran.append(call[4].chunk_size)
+            return compiled(*call)
+
+    def needed(chunk_size):
+        engine = _run.engine_for(toy.MLP, PARAMS, IMAGES, chunk_size, None)
+        score_cam = sscam.SCORE_CAM_PRESETS["pytorch_grad_cam"]
+        traced = _run.Traced(None, jnp.float32(0), None, None)
+        call = (_run.scored, toy.MLP, None, score_cam, engine, PARAMS, IMAGES, LABELS, traced)
+        sizes = compiled.lower(*call).compile().memory_analysis()
+        return sizes.temp_size_in_bytes + sizes.output_size_in_bytes
+
+    wide = dataclasses.replace(toy.MLP, features=lambda params, x: toy.features(params, x))
+    assert needed(6) > needed(3) > needed(1)
+    monkeypatch.setattr(_run, "_compiled", Program())
+    monkeypatch.setattr(_run, "_fitting", {})
+    monkeypatch.setattr(_run, "_asked", set())
+    monkeypatch.setattr(_run, "_free_memory", lambda device: needed(3))
+    options = dict(labels=LABELS, preset="pytorch_grad_cam", chunk_size=6)
+    with pytest.warns(RuntimeWarning, match="out of memory: going on with chunk_size=3"):
+        cut = sscam.score_cam(wide, PARAMS, IMAGES, **options)
+    sscam.score_cam(wide, PARAMS, IMAGES, **options)
+    assert (asked, ran) == ([6, 3], [3, 3])
+    monkeypatch.setattr(_run, "_free_memory", lambda device: None)
+    monkeypatch.setattr(_run, "_fitting", {})
+    np.testing.assert_allclose(cut.weights, sscam.score_cam(wide, PARAMS, IMAGES, **options).weights, rtol=1e-5)
+    assert asked == [6, 3]
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 16, 100])
