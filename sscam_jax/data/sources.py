@@ -1,7 +1,6 @@
 """Data sets as sequences of examples: images with what is known of them, in a fixed order."""
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,20 +9,22 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
+from sscam_jax._support import digest as hash_of
+
 
 class Example(NamedTuple):
-    """An image of a data set, not yet read.
+    """An image of a data set that is not read yet, with what is known about it.
 
     Attributes:
-        name: what the data set calls it, "ILSVRC2012_val_00000006"; with its class where an image has several,
-            "000005:chair".
-        image: the file, a file's bytes, or an image: of Pillow, or 8-bit pixels.
-        label: the class index, -1 where the data set gives none.
-        boxes: the boxes of that class, y0, x0, y1, x1 in pixels of the stored image, before it is turned by its
-            EXIF orientation; edges are lines between pixels, so the whole of it is 0, 0, height, width. None where
-            the data set says nothing of the image.
-        size: height and width in pixels for which the boxes were drawn, None where the data set does not say.
-        problem: why the annotation is missing, "" where it is not.
+        name: its name in the data set, "ILSVRC2012_val_00000006". If an image gives one example per class, the class
+            follows: "000005:chair".
+        image: a path, the bytes of a file, a Pillow image, or pixels in uint8.
+        label: the class index; -1 if it is not known.
+        boxes: the boxes of that class: y0, x0, y1, x1 in pixels of the stored image, before its EXIF orientation is
+            applied. Edges are lines between pixels, so the whole image is 0, 0, height, width. None if the data set has
+            no boxes for the image.
+        size: the height and width in pixels that the boxes refer to; None if it is not known.
+        problem: why the annotation is missing; "" if it is not missing.
     """
 
     name: str
@@ -40,10 +41,10 @@ class Source(Sequence[Example]):
 
     Attributes:
         name: the data set and its split, "voc2007:trainval".
-        classes: the classes' names in the order of their indices, None where the labels are of no known list.
-        examples: the examples of the full data set; `examples[id]` belongs to a batch's id.
-        ids: which of them these are, in order.
-        most_boxes: how many boxes an example has at most; 0 if the data set has none.
+        classes: the names of the classes in the order of their indices; None if they are not known.
+        examples: the examples of the full data set. The id of an image is its index here.
+        ids: the ids of this subset, in order.
+        most_boxes: the largest number of boxes of an example; 0 if the data set has no boxes.
         has_labels: whether the data set gives labels.
         digest: a hash of what determines the full data set.
 
@@ -73,25 +74,18 @@ class Source(Sequence[Example]):
         return self.most_boxes > 0
 
     def fingerprint(self) -> str:
-        """A short hash of what determines the data: names, labels, boxes and file sizes, wherever the files lie."""
-        return _hash(self.digest, self.ids.astype("<i8").tobytes())
-
-
-def _hash(*parts: str | bytes) -> str:
-    total = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        total.update(len(data).to_bytes(8, "little") + data)
-    return total.hexdigest()[:16]
+        """A short hash of the data: names, labels, boxes and file sizes, but not the folder of the files."""
+        return hash_of(self.digest, self.ids.astype("<i8").tobytes())
 
 
 def digest(classes: tuple[str, ...] | None, examples: Iterable[Example]) -> str:
     """A hash of what determines a data set: classes, names, labels, boxes and file sizes."""
     facts: list[str | bytes] = [repr(classes)]
     for example in examples:
+        # Sizes and not contents, because hashing 50,000 photographs takes minutes. `Loader.digest` hashes contents.
         facts.append(f"{example.name}\n{example.label}\n{_file_size(example.image)}\n{example.size}")
         facts.append(b"none" if example.boxes is None else example.boxes.astype("<f4").tobytes())
-    return _hash(*facts)
+    return hash_of(*facts)
 
 
 def _file_size(image: Any) -> int:
@@ -103,11 +97,11 @@ def _file_size(image: Any) -> int:
 
 
 def listed(name: str, classes: tuple[str, ...] | None, examples: Sequence[Example]) -> Source:
-    """A data set whose examples are all known beforehand.
+    """Make a data set from a list of examples.
 
     Args:
         name: the data set and its split.
-        classes: the classes' names, None where the labels are of no known list.
+        classes: the names of the classes; None if they are not known.
         examples: the examples.
 
     Returns:
@@ -136,21 +130,21 @@ def listed(name: str, classes: tuple[str, ...] | None, examples: Sequence[Exampl
 
 
 def subset(source: Source, limit: int | None, seed: int) -> Source:
-    """A random part of a data set: the first `limit` of an order that only the seed determines.
+    """Draw a random subset: the first `limit` examples in an order that depends on the seed only.
 
-    A larger limit of the same seed adds examples and keeps those of a smaller one, and an example keeps its id,
-    its position in the full data set.
+    With the same seed, a larger limit adds examples and keeps those of a smaller limit. An example keeps its id, which
+    is its position in the full data set.
 
     Args:
         source: the data set.
-        limit: how many examples; None, or more than there are: all of them, in the data set's own order.
-        seed: which random order, 0 to 2³² − 1.
+        limit: the number of examples; None, or more than there are: all examples in the order of the data set.
+        seed: the seed of the order, from 0 to 2³² − 1.
 
     Returns:
         The subset.
 
     Raises:
-        ValueError: `limit` or `seed` is not a possible one.
+        ValueError: `limit` or `seed` is out of range.
 
     Example:
         >>> letters = listed("letters", None, [Example(letter, b"") for letter in "abcdef"])
@@ -172,7 +166,7 @@ def subset(source: Source, limit: int | None, seed: int) -> Source:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Rows(Sequence[Example]):
-    """Examples that are made of a table's rows when they are asked for."""
+    """Examples that are made from the rows of a table on demand."""
 
     rows: Any
     image: str
@@ -201,21 +195,21 @@ def from_rows(
     boxes: str | None = None,
     most_boxes: int = 1,
 ) -> Source:
-    """A data set of a table's rows: a Hugging Face `datasets.Dataset`, or a list of dicts.
+    """Make a data set from the rows of a table: a Hugging Face `datasets.Dataset`, or a list of dicts.
 
     Args:
-        rows: has a length, and `rows[i]` is a dict.
-        name: what tables call the data set.
-        image: the column of the images: of Pillow, 8-bit pixels, bytes or paths of files.
+        rows: the table. It has a length, and `rows[i]` is a dict.
+        name: the name of the data set in tables.
+        image: the column of the images: Pillow images, pixels in uint8, bytes of files, or paths.
         label: the column of the class indices; None: not known.
         boxes: the column of the boxes [k, 4], y0, x0, y1, x1 in pixels of the stored image; None: not known.
-        most_boxes: how many boxes a row has at most.
+        most_boxes: the largest number of boxes of a row.
 
     Returns:
-        The data set; a row is read when it is needed.
+        The data set. It reads a row when the row is needed.
 
     Raises:
-        ValueError: there is no row, or a row lacks a column.
+        ValueError: there is no row, or a column is missing.
 
     Example:
         >>> rows = [dict(image=Image.new("RGB", (8, 8)), label=3)]
@@ -236,5 +230,5 @@ def from_rows(
         ids=np.arange(len(rows)),
         most_boxes=most_boxes if boxes else 0,
         has_labels=label is not None,
-        digest=_hash(name, str(len(rows))),
+        digest=hash_of(name, str(len(rows))),
     )

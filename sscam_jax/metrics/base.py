@@ -1,7 +1,7 @@
-"""What a metric is, and what it may look at.
+"""The definition of a metric, and of the case that it measures.
 
-A map that is zero everywhere scores 0 on every metric where higher is better. Where lower is better it gets the value
-that the formula gives; ties between pixels break in row-major order.
+A map that is zero everywhere scores 0 on every metric where higher is better. If lower is better, it gets the value of
+the formula. Ties between pixels break in row-major order.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """What a metric may look at: a batch of images and the maps that the methods gave of it.
+    """The input of a metric: a batch of images, and the maps of all methods for it.
 
     Attributes:
         apply: the network.
@@ -28,12 +28,12 @@ class Case:
         labels: the class that the maps explain.
         boxes: k boxes per image, y0, x0, y1, x1 as shares; a row of -1 holds no box.
         maps: m methods' maps of each image, in [0, 1].
-        key: what random numbers are drawn from; the same key for every batch.
-        ids: one integer per image, which its random numbers belong to.
+        key: the key of all random numbers; the same for every batch.
+        ids: one integer per image, which seeds its random numbers.
         explain: runs the methods again, for metrics that do so (`Metric.reruns`).
         mean: the mean that was subtracted from each channel of the images.
         std: the standard deviation that each channel was then divided by.
-        chunk_size: network inputs held at once; None: what suits the device.
+        chunk_size: the largest number of network inputs in memory; None: what suits the device.
     """
 
     apply: Apply
@@ -49,16 +49,17 @@ class Case:
     std: tuple[float, ...] = IMAGENET_STD
     chunk_size: int | None = None
 
+    # A cached property, because the dataclass is frozen. `eq=False` keeps a case hashable although it holds arrays.
     @functools.cached_property
     def _known(self) -> dict[Hashable, Any]:
         return {}
 
     def once(self, name: Hashable, compute: Callable[[], _T]) -> _T:
-        """What `compute` returns; metrics that ask for the same name share it.
+        """Compute a value once for all metrics that need it.
 
         Args:
-            name: what is computed, with everything that it depends on beside the case.
-            compute: computes it.
+            name: a name for the value, with everything that it depends on except the case.
+            compute: a function that computes it.
 
         Returns:
             The value, computed when it is first asked for.
@@ -78,18 +79,18 @@ Columns = Float[Array, "m b"] | dict[str, Float[Array, "m b"]]
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A metric: its function, and what a table says of it.
+    """A metric: its function, and how tables describe it.
 
     Attributes:
-        values: from a `Case` to one value per method and image [m, b], or several such columns by the suffixes of
-            their names.
+        values: a function from a `Case` to one value per method and image [m, b], or to several such columns by the
+            suffixes of their names.
         better: "higher" or "lower".
-        title: as in a table's head; empty: the metric's name.
-        unit: "%" or "", after its values.
+        title: the heading of its column; empty: the metric's name.
+        unit: "%" or "".
         family: the property that it measures.
         summary: one line.
-        needs_boxes: it is defined only for images with boxes, and NaN for others.
-        reruns: it runs the methods again, on other images.
+        needs_boxes: whether only images with boxes have a value; others have NaN.
+        reruns: whether it runs the methods again on other images.
 
     Example:
         >>> import jax.numpy as jnp
