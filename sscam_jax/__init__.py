@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         ss_cam,
         xgrad_cam,
     )
-    from sscam_jax.data import preprocess
+    from sscam_jax.data.preprocess import preprocess
     from sscam_jax.evaluation.study import evaluate
     from sscam_jax.networks import load, models
     from sscam_jax.report.explain import explain
