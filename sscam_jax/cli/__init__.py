@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sscam_jax.cli import ablate, convert, evaluate, explain
+from sscam_jax.cli import ablate, convert, evaluate, explain, train
 
 # JAX, Flax, matplotlib and Pillow are imported by the commands that use them: help answers at once.
 app = typer.Typer(
@@ -69,3 +69,4 @@ app.command(no_args_is_help=True)(convert.convert)
 app.command(no_args_is_help=True)(evaluate.evaluate)
 app.command(no_args_is_help=True)(ablate.ablate)
 app.command(no_args_is_help=True)(evaluate.table)
+app.command(no_args_is_help=True)(train.train_head)

@@ -13,7 +13,10 @@ Checkpoint = Annotated[
     str | None,
     typer.Option(metavar="FILE|NAME|URL", help="The weights; default: the network's first known checkpoint."),
 ]
-NumClasses = Annotated[int, typer.Option(metavar="INTEGER", help="The classes that the checkpoint knows.", min=1)]
+NumClasses = Annotated[
+    int | None,
+    typer.Option(metavar="INTEGER", help="The classes that the checkpoint knows; default: a head's, else 1000.", min=1),
+]
 Layer = Annotated[
     str | None, typer.Option(metavar="NAME", help="The target layer; default: the last convolutional stage.")
 ]

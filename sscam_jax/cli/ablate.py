@@ -47,7 +47,7 @@ def ablate(
     ] = _SAMPLES,
     model: Model = None,
     checkpoint: Checkpoint = None,
-    num_classes: NumClasses = 1000,
+    num_classes: NumClasses = None,
     layer: Layer = None,
     limit: Limit = None,
     seed: Seed = 0,

@@ -69,7 +69,7 @@ def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="A checkpoint file, or a known checkpoint's name.")],
     out: Annotated[pathlib.Path, typer.Option(metavar="FILE", help="The file to write, .safetensors or .npz.")],
     model: Model = None,
-    num_classes: NumClasses = 1000,
+    num_classes: NumClasses = None,
 ) -> None:
     """Convert a checkpoint, to the library's names or back.
 
@@ -85,5 +85,5 @@ def convert(
         from sscam_jax import networks
         from sscam_jax.report._network import model_of
 
-        networks.convert_checkpoint(source, model or model_of(source), out, num_classes=num_classes)
+        networks.convert_checkpoint(source, model or model_of(source), out, num_classes=num_classes or 1000)
         typer.echo(f"wrote {out}")

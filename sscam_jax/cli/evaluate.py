@@ -36,7 +36,7 @@ def evaluate(
     out: RunFolder,
     model: Model = None,
     checkpoint: Checkpoint = None,
-    num_classes: NumClasses = 1000,
+    num_classes: NumClasses = None,
     layer: Layer = None,
     methods: Annotated[
         list[str] | None,

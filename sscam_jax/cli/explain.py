@@ -169,7 +169,7 @@ def explain(
         int | None,
         typer.Option(metavar="INTEGER", help="Network inputs scored at once; default: right for the device.", min=1),
     ] = None,
-    num_classes: NumClasses = 1000,
+    num_classes: NumClasses = None,
     out: Out = pathlib.Path("explained"),
     maps: Annotated[
         str | None, typer.Option(metavar="npz", help="Save maps, raw maps and weights as arrays too.")
@@ -213,7 +213,7 @@ def explain(
     with user_errors():
         from PIL import Image
 
-        from sscam_jax import plots
+        from sscam_jax import networks, plots
         from sscam_jax.report import _network, _plan
 
         if maps not in (None, "npz"):
@@ -221,8 +221,10 @@ def explain(
         plots.check_style(colours=colours, background=background)
         if max_pixels is not None:
             Image.MAX_IMAGE_PIXELS = max_pixels
-        settings = dict(num_classes=num_classes, budget=_budget(budget, full), seed=seed, chunk_size=chunk_size)
-        request = _plan.Request(methods=method, classes=class_ or (), frames=frames, **settings)
+        names = networks.class_names(model, checkpoint)
+        settings = dict(num_classes=num_classes or len(names or range(1000)), budget=_budget(budget, full))
+        settings |= dict(seed=seed, chunk_size=chunk_size)
+        request = _plan.Request(methods=method, classes=class_ or (), frames=frames, class_names=names, **settings)
         there, failed = _photographs(paths)
         photographs = dict(zip(_names(there), there, strict=True))
         _plan.check_folder(out, keep=not dry_run)

@@ -30,7 +30,7 @@ class Study:
         data: the data set, see `data.source`.
         model: the network's name.
         checkpoint: a file, address or known name; None: the network's default.
-        num_classes: the classes that the checkpoint knows.
+        num_classes: the classes that the checkpoint knows; None: a head's, else 1000.
         layer: where the network is cut; None: its default.
         methods: see `cams.registry.parse`; the controls are added.
         metrics: names of `metrics.METRICS`; none stands for the usual ones.
@@ -46,7 +46,7 @@ class Study:
     data: str
     model: str = "resnet18"
     checkpoint: str | None = None
-    num_classes: int = 1000
+    num_classes: int | None = None
     layer: str | None = None
     methods: Sequence[str] = DEFAULT_METHODS
     metrics: Sequence[str] = ()
@@ -69,9 +69,10 @@ def _check_data(source: data.Source, study: Study) -> tuple[str, ...]:
     if study.target == "truth":
         if not source.has_labels:
             raise ValueError(f"'{source.name}' has no labels: explain the predicted class (--target predicted)")
-        if source.classes is not None and len(source.classes) != study.num_classes:
+        known = study.num_classes or len(networks.class_names(study.model, study.checkpoint) or range(1000))
+        if source.classes is not None and len(source.classes) != known:
             raise ValueError(
-                f"'{source.name}' has {len(source.classes)} classes, the network knows {study.num_classes}: explain "
+                f"'{source.name}' has {len(source.classes)} classes, the network knows {known}: explain "
                 "the predicted class (--target predicted), or give a checkpoint for these classes"
             )
     return tuple(study.metrics) or DEFAULT_METRICS + (DEFAULT_BOX_METRICS if source.has_boxes else ())

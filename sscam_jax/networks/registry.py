@@ -17,6 +17,7 @@ from sscam_jax._support import choose
 from sscam_jax.convert import ndf, rules
 from sscam_jax.convert.archives import unnested
 from sscam_jax.convert.read import clean
+from sscam_jax.networks import head as heads
 from sscam_jax.networks.network import Network, cut, stage_names, template
 from sscam_jax.networks.resnet import RESNET18
 from sscam_jax.networks.squeezenet import SQUEEZENET1_0, SQUEEZENET1_1
@@ -209,7 +210,7 @@ def _array(tensor: Any) -> np.ndarray:
 
 
 def load(
-    name: str, *, layer: str | None = None, checkpoint: Checkpoint = None, num_classes: int = 1000
+    name: str, *, layer: str | None = None, checkpoint: Checkpoint = None, num_classes: int | None = None
 ) -> tuple[Apply, Params]:
     """Load a network, cut at the layer to explain, and its parameters.
 
@@ -225,6 +226,7 @@ def load(
 
             - None: the default known checkpoint of the network.
             - The name of another known checkpoint.
+            - The name of a head that comes with the library, such as "stanford40": `heads`; or a head's file.
             - A URL.
             - A file: .pth, .safetensors, .npz or .pkl with torchvision's names, or a converted file.
             - A mapping from torchvision's names to arrays or PyTorch tensors. As in a file, it may be nested under
@@ -232,7 +234,7 @@ def load(
             - Parameters, as this function returns them.
 
             The tensors of a ViT may also have timm's names.
-        num_classes: the number of logits of the checkpoint.
+        num_classes: the number of logits of the checkpoint; None: a head's own, else 1000.
 
     Returns:
         The network, hashed by value, and its parameters: a nested dict of float32 arrays.
@@ -252,8 +254,14 @@ def load(
         Swin: arXiv 2103.14030.
     """
     network = _network(name)
+    head = heads.find(name, checkpoint)
+    if num_classes is None:
+        num_classes = 1000 if head is None else len(head.classes)
     apply = cut(network, num_classes, layer)  # before the checkpoint, so that a wrong layer costs no download
-    if isinstance(checkpoint, Mapping):
+    if head is not None:
+        whole = heads.put(head, load(name, checkpoint=heads.base_of(head))[1], _template(network, num_classes))
+        params = rules.unflatten(whole)
+    elif isinstance(checkpoint, Mapping):
         checkpoint = unnested(checkpoint)
         try:
             tensors = clean({key: _array(tensor) for key, tensor in rules.flatten(checkpoint).items()})

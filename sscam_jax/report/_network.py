@@ -50,6 +50,8 @@ def model_of(checkpoint: str | os.PathLike[str]) -> str:
     # Of `vit_b_16` and a name that it begins with, the longer one.
     if found := [name for name in names if file.startswith(name)]:
         return max(found, key=len)
+    if owners := [name for name in names if text in networks.heads(name)]:
+        raise ValueError(f"'{text}' is a head of {', '.join(map(repr, owners))}: name the model too")
     if not os.path.isfile(text) and "://" not in text:
         raise FileNotFoundError(
             f"checkpoint '{text}' is not a file, a URL or a known name; choose from "
@@ -61,7 +63,9 @@ def model_of(checkpoint: str | os.PathLike[str]) -> str:
     )
 
 
-def load(model: str | None, checkpoint: str | os.PathLike[str] | None, layer: str | None, num_classes: int) -> Network:
+def load(
+    model: str | None, checkpoint: str | os.PathLike[str] | None, layer: str | None, num_classes: int | None
+) -> Network:
     """Load the network that is asked for; what is left open is chosen.
 
     Args:

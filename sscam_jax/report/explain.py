@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from PIL import Image
 
-from sscam_jax import data
+from sscam_jax import data, networks
 from sscam_jax._support import MissingPackageError
 from sscam_jax.report._network import Network, load
 from sscam_jax.report._plan import FRAMES, METHODS, Planned, Request, plan
@@ -157,7 +157,7 @@ def explain(
     layer: str | None = None,
     methods: Sequence[str] = METHODS,
     classes: Sequence[str | int] | None = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     budget: int | Literal["auto"] | None = "auto",
     seed: int = 0,
@@ -182,8 +182,8 @@ def explain(
         layer: where a network given by name is cut; None: its default layer.
         methods: methods as on the command line: "grad-cam", "ss-cam:paper,sigma=1".
         classes: names or indices of classes; None: each image's most probable one.
-        num_classes: how many classes the network knows.
-        class_names: their names; None: ImageNet's for 1000 classes, else "class 0" and so on.
+        num_classes: how many classes the network knows; None: a head's, else 1000.
+        class_names: their names; None: those of a head, ImageNet's for 1000 classes, else "class 0" and so on.
         budget: scoring passes per map, for the methods that take a budget: "auto" is 256, which takes seconds; None is
             all of them. A budget in a method's text comes first.
         seed: of all noise. The noise of an image does not depend on the images beside it.
@@ -214,10 +214,12 @@ def explain(
     References:
         Naidu and Michael, SS-CAM (arXiv 2006.14255), Figure 4.
     """
+    if class_names is None and not isinstance(model, tuple):
+        class_names = networks.class_names(model, checkpoint)
     request = Request(
         methods=methods,
         classes=classes or (),
-        num_classes=num_classes,
+        num_classes=num_classes or len(class_names or range(1000)),
         class_names=class_names,
         budget=budget,
         seed=seed,

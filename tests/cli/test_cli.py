@@ -7,6 +7,7 @@ import pathlib
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from typer.testing import CliRunner
 
 from sscam_jax import _support, cli, convert, networks
 from sscam_jax.cams import registry
-from sscam_jax.cli import evaluate, explain
+from sscam_jax.cli import evaluate, explain, train
+from tests import layouts
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -31,6 +33,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line changes no configuration of the tests' JAX and writes to no cache."""
     monkeypatch.setattr(explain, "prepare_jax", lambda: None)
+    monkeypatch.setattr(train, "prepare_jax", lambda: None)
 
 
 def _sscam(*args: object) -> Any:
@@ -482,3 +485,32 @@ def test_progress_and_interrupt(photo, weights, tmp_path):
     assert "1/2 maps" in shown and "compiling …" in shown
     assert "interrupted: what was written so far is whole" in rest and "Traceback" not in rest
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_train_head(tmp_path, weights, photo):
+    """From a data set to a head, and from the head to a class by name."""
+    root = layouts.stanford(tmp_path / "Stanford40")
+    for split in ("train", "test"):  # the layout has one image of an action, and a fifth is kept back
+        for action in ("applauding", "rowing_a_boat"):
+            files = [f"{action}_{number:03d}.jpg" for number in range(11, 16)]
+            (root / "ImageSplits" / f"{action}_{split}.txt").write_text("\n".join(files) + "\n")
+            for file in files:
+                layouts.picture(root / "JPEGImages" / file)
+    head = tmp_path / "head.safetensors"
+    shutil.copy(weights, tmp_path)  # a base that is no known checkpoint is looked for beside the head
+    arguments = ("--data", f"stanford40:{root}:train", "--test", f"stanford40:{root}:test", "--out", head)
+    done = _sscam("train-head", *arguments, "--checkpoint", weights, "--epochs", 2)
+    assert done.exit_code == 0, done.output
+    assert "epoch 2 of 2" in done.output and "accuracy on stanford40:test" in done.output
+    explained = _sscam(
+        "explain", photo, "--model", "squeezenet1_1", "--checkpoint", head, "--class", "rowing_a_boat",
+        "--method", "grad-cam", "--out", tmp_path / "maps",
+    )  # fmt: skip
+    assert explained.exit_code == 0, explained.output
+    assert "rowing_a_boat" in explained.output
+
+
+def test_train_head_refuses_before_the_work(tmp_path):
+    done = _sscam("train-head", "--data", "stanford40:nowhere", "--out", tmp_path / "head.pth")
+    assert done.exit_code == 2 and "expected a file that ends in .safetensors" in done.output
