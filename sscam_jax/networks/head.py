@@ -44,6 +44,12 @@ class Head(NamedTuple):
 def heads(model: str) -> tuple[str, ...]:
     """The names of the heads that come with the library for a network.
 
+    Args:
+        model: the network's name.
+
+    Returns:
+        What `load` takes as `checkpoint` for this network, sorted.
+
     Example:
         >>> heads("squeezenet1_1")
         ('stanford40', 'voc2007')
@@ -71,6 +77,13 @@ def find(model: str, checkpoint: object) -> Head | None:
 
 def class_names(model: str | None, checkpoint: object) -> tuple[str, ...] | None:
     """The names of a head's classes; None for other checkpoints, whose files do not have them.
+
+    Args:
+        model: the network's name; None is possible, and is no head's.
+        checkpoint: as `load` takes it.
+
+    Returns:
+        One name per logit, or None.
 
     Example:
         >>> class_names("squeezenet1_1", "stanford40")[:2]
