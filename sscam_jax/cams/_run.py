@@ -180,7 +180,7 @@ def run(
     chunk, place = chunk_for(apply, images, chunk_size, devices), _place(apply, images, device)
     arguments: Any = (params, images, labels, traced)
     mesh = None
-    if devices is not None:
+    if devices is not None:  # every device holds all arguments: only the passes are shared
         mesh = Mesh(np.array(devices), (AXIS,))
         arguments = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
     while True:

@@ -40,10 +40,11 @@ def checked(
     """Check that network, images and labels fit together, before anything is computed; labels as int32."""
     _check_kinds(apply, params, images)
     n_classes = shapes(apply, params, images).logits.shape[1]
-    if labels is None:
+    if labels is None:  # the predicted class, which only the compiled part knows
         return None
     if not isinstance(labels, jax.Array):
         labels = np.asarray(labels)
+    # Floats are refused, not rounded: [1.9] is a mistake, for instance a probability in the labels' place.
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"labels have dtype {labels.dtype}, expected integer class indices")
     if labels.shape != images.shape[:1]:
@@ -58,7 +59,7 @@ def checked(
 
 def _check_kinds(apply: Any, params: Any, images: Any) -> None:
     """The commonest mistakes, each with its remedy."""
-    if isinstance(params, Apply):
+    if isinstance(params, Apply):  # without this, the first error would be one of JAX about a pytree
         raise ValueError("apply and params are in each other's place, expected (apply, params, images, labels)")
     if not isinstance(apply, Apply):
         raise ValueError(
@@ -95,6 +96,7 @@ def shapes(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) 
         if remedy := _remedy(apply, params, images):
             raise ValueError(f"the network does not take images of shape {images.shape}: {remedy}") from error
         raise
+    # Flattened activations have no positions, so no map can be made of them.
     b, rank = images.shape[0], images.ndim
     if activations.ndim != rank or activations.shape[0] != b:
         raise ValueError(
@@ -136,6 +138,7 @@ def _shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
     """A leaf's shape and dtype, and its sharding where that is part of its type."""
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return leaf
+    # Under an explicit mesh the sharding is part of the type, and without it `eval_shape` would refuse the network.
     kind = jax.typeof(leaf)
     mesh = getattr(kind.sharding, "mesh", None)
     explicit = mesh is not None and not mesh.empty and jax.sharding.AxisType.Explicit in mesh.axis_types
@@ -162,6 +165,7 @@ def scalar(name: str, value: Any, lowest: float = -np.inf, highest: float = np.i
     Raises:
         ValueError: it is no single number, or out of range.
     """
+    # A vector would broadcast along whatever axis comes last, for instance one σ per channel. So it is refused.
     shape = np.shape(value)
     if shape != ():
         raise ValueError(f"{name} has shape {shape}, expected a single number")
@@ -183,6 +187,7 @@ def at_least_one(**counts: int | None) -> None:
 def tap(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], labels: Int[Array, " b"] | None) -> Tapped:
     """Run the network once; where `labels` is None, explain the predicted classes."""
     activations, carry = apply.features(params, images)
+    # Not `apply(params, images)`: the activations come from the same pass as the logits.
     logits = apply.head(params, activations, carry).astype(jnp.float32)
     if labels is None:
         labels = jnp.argmax(logits, axis=-1).astype(jnp.int32)

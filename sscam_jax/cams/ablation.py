@@ -164,6 +164,7 @@ def _recipro_cam(
     grid = tapped.activations.shape[1:-1]
     n_positions = tapped.activations[0, ..., 0].size
 
+    # A product of one line per axis: the Gaussian ¼, ½, ¼ is separable, and so is a single position.
     def mask(position: Int[Array, ""]) -> Float[Array, "*grid"]:
         lines = []
         for side, at in zip(grid, jnp.unravel_index(position, grid), strict=True):

@@ -43,6 +43,7 @@ def cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], lab
     References:
         Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016 (arXiv 1512.04150).
     """
+    # Whether positions weigh the same depends on values, so it is known only after the run.
     saliency, pooled = _cam(apply, params, images, _tap.checked(apply, params, images, labels))
     if not isinstance(pooled, jax.core.Tracer) and not pooled:
         raise ValueError(
@@ -62,6 +63,7 @@ def _cam(
     def gradients(activations: Float[Array, "b *grid c"]) -> Float[Array, "b *grid c"]:
         return _tap.logit_gradients(apply, params, tapped._replace(activations=activations))
 
+    # While tracing, so that it costs no pass: the message comes before anything is computed.
     if _depends_on_input(gradients, tapped.activations):
         raise ValueError(
             "the head of this network is not affine in the activations, so CAM is not defined: it needs a network "

@@ -29,7 +29,7 @@ def _gaussian(shape: tuple[int, ...]) -> Float[np.ndarray, "*space"]:
     # Odd integers around 0 are exactly symmetric in floating point; i − (side − 1)/2 divided by σ need not be.
     offsets = [(2 * np.arange(side) + 1 - side) / (2 * side * _SIGMA) for side in shape]
     heights = np.exp(-0.5 * sum(offset**2 for offset in np.ix_(*offsets)))
-    span = np.ptp(heights)
+    span = np.ptp(heights)  # 0 on a grid of one position
     return ((heights - heights.min()) / (span if span else 1.0)).astype(np.float32)
 
 
@@ -211,6 +211,7 @@ def _random_map(
     tapped = _tap.tap(apply, params, images, labels)
     n_images, *grid, channels = tapped.activations.shape
     own = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, ids)
+    # On the grid of the layer, not of the image: noise as smooth as the maps that it is compared with.
     raw = jax.vmap(lambda one: jax.random.uniform(one, tuple(grid), jnp.float32))(own)
     return _tap.to_saliency(raw, jnp.zeros((n_images, channels), jnp.float32), tapped, images.shape[1:-1])
 
@@ -253,6 +254,7 @@ def _mean_activation(
 ) -> Saliency:
     tapped = _tap.tap(apply, params, images, labels)
     n_images, channels = tapped.activations.shape[0], tapped.activations.shape[-1]
+    # As a method of equal weights it goes through the same sum, resizing and ReLU as every other.
     weights = jnp.full((n_images, channels), 1 / channels, jnp.float32)
     raw = _tap.weighted_sum(weights, tapped.activations)
     return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1])

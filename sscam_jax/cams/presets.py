@@ -74,6 +74,7 @@ class Choices:
     budget: int | None = None
 
 
+# The choices of each method. All three share `Choices`, but σ given to Score-CAM, which has no noise, must be an error.
 class _Changes(TypedDict, total=False):
     score: Score
     baseline: Baseline
@@ -113,8 +114,9 @@ Presets = Mapping[str, Choices]
 
 SCORE_CAM_PRESETS: Presets = MappingProxyType(
     {
-        "paper": Choices(baseline="zeros"),
+        "paper": Choices(baseline="zeros"),  # Eq. 7 with X_b = 0
         "original": Choices(baseline="zeros", channel_softmax=True),
+        # torchcam subtracts the score of the image itself. The softmax over the channels cancels this constant.
         "torchcam": Choices(score="logit", baseline="image", channel_softmax=True, normalize="before_resize"),
         "pytorch_grad_cam": Choices(score="logit", channel_softmax=True),
     }
@@ -133,11 +135,15 @@ SS_CAM_PRESETS: Presets = MappingProxyType(
     {
         "light": dataclasses.replace(_PAPER, sigma=0.5),
         "paper": _PAPER,
+        # Approach 1, Eq. 9 to 11. At σ = 4 the noise hides the mask.
         "paper_mean": dataclasses.replace(_PAPER, noise_on="mask", reduce="mean"),
+        # The algorithm as printed, where it differs from the equations.
         "algorithm1": dataclasses.replace(
             _PAPER, prior="grad_cam", baseline="zeros", channel_softmax=True, second_pass=True
         ),
+        # The notebooks behind the paper's tables, which have no baseline and no softmax over the channels.
         "authors": dataclasses.replace(_PAPER, prior="grad_cam", prior_in_sum=True),
+        # The class SSCAM1 of the module that the authors released later.
         "authors_released": dataclasses.replace(_PAPER, noise_on="activation", sigma=2.0, n_samples=35, reduce="mean"),
         "torchcam": dataclasses.replace(
             _TORCHCAM, noise_on="mask", sigma=2.0, sigma_mode="std", n_samples=35, reduce="mean"
@@ -201,6 +207,7 @@ def resolve(method: str, presets: Presets, preset: str, changes: Mapping[str, An
     choices = dataclasses.replace(presets[preset], **changes)
     for name, allowed in ALLOWED.items():
         value = getattr(choices, name)
+        # A function as the score and an array as the baseline are allowed too. The array's shape needs the images.
         own_score = name == "score" and callable(value)
         own_baseline = name == "baseline" and hasattr(value, "shape")
         if not own_score and not own_baseline:

@@ -160,6 +160,7 @@ def _value(name: str, option: str, text: str, annotation: Any) -> Any:
         return None
     for kind in (int, float):
         with contextlib.suppress(ValueError):
+            # Not NaN or infinity, which float() reads.
             if kind in allowed and math.isfinite(number := kind(text)):
                 return number
     kinds = {bool: "true or false", int: "a whole number", float: "a number", types.NoneType: "none"}
@@ -192,6 +193,7 @@ def parse(text: str) -> tuple[Method, dict[str, Any]]:
     method, presets = ENTRIES[name].method, ENTRIES[name].presets
     annotations = _annotations(method)
     given: dict[str, Any] = {}
+    # Empty items are skipped, so that "ss-cam:" and a comma at the end are no errors.
     for i, item in enumerate(filter(None, rest.split(","))):
         option, equals, value = item.partition("=")
         if not equals and i == 0 and presets:

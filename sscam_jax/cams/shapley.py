@@ -83,6 +83,7 @@ def _shapley_cam(
     # Images do not mix, so the Hessian of the sum over the batch has one block per image. A forward derivative of the
     # gradient gives H A without H, which would have a row and a column for every activation.
     gradients, curved = jax.jvp(jax.grad(total), (tapped.activations,), (tapped.activations,))
+    # Minus, because the expansion starts at A and goes back to 0: u(A) − u(A − A_k) = ∂u·A_k − ½ A_k H A_k + …
     slopes = gradients.astype(jnp.float32) - 0.5 * curved.astype(jnp.float32)
     weights = slopes.mean(tuple(range(1, slopes.ndim - 1)))
     raw = _tap.weighted_sum(weights, tapped.activations)

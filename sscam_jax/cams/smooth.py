@@ -80,6 +80,7 @@ def _smooth_grad_cam_pp(
             return jax.random.normal(jax.random.fold_in(key, sample), images.shape[1:], jnp.float32)
 
         noisy = images + (sigma * jax.vmap(draw)(keys)).astype(images.dtype)
+        # The class of the image without noise: noise can change the prediction.
         gradients = _tap.logit_gradients(apply, params, _tap.tap(apply, params, noisy, tapped.labels))
         return jnp.stack([gradients, gradients**2, gradients**3])
 
@@ -89,6 +90,7 @@ def _smooth_grad_cam_pp(
     # The sum starts with sample 0 instead of zeros, because it needs the shape of the gradients anyway.
     first = one(jnp.int32(0))
     total, _ = jax.lax.scan(add, first, jnp.arange(1, n_samples, dtype=jnp.int32))
+    # Powers first, then means: the mean of g² is not the square of the mean.
     d1, d2, d3 = total / n_samples
     activations = tapped.activations.astype(jnp.float32)
     space = tuple(range(1, activations.ndim - 1))
