@@ -74,15 +74,14 @@ def scored(
         work = Work(forward, choices.score, row.label, engine, tick)
         return _channel_scores(row, traced, choices, work)
 
-    # One image after another, so that memory is that of one image's chunk for any batch.
+    # One image after another: memory is that of one chunk, for any batch.
     scores = jnp.where(live, jax.lax.map(one_image, rows) - baselines[:, None], 0.0)
     weights = _over_channels(scores, live) if choices.channel_softmax else scores
     if choices.prior_in_sum:  # as in the authors' notebooks; Algorithm 1 has the prior in the mask only
         weights = weights * prior
     raw = _tap.weighted_sum(weights, tapped.activations)
-    # The image itself, for its logits, and the baseline.
-    others = 1 + (choices.baseline != "none" or traced.baseline is not None)
-    passes = live.sum(1, dtype=jnp.int32) * (samples + int(choices.second_pass)) + others
+    passes = live.sum(1, dtype=jnp.int32) * (samples + int(choices.second_pass))
+    passes += 1 + (choices.baseline != "none" or traced.baseline is not None)  # the image itself, and the baseline
     return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1], choices.normalize, passes)
 
 

@@ -164,21 +164,11 @@ def _recipro_cam(
     grid = tapped.activations.shape[1:-1]
     n_positions = tapped.activations[0, ..., 0].size
 
-    # A product of one line per axis: the Gaussian ¼, ½, ¼ is separable, and so is a single position.
-    def mask(position: Int[Array, ""]) -> Float[Array, "*grid"]:
-        lines = []
-        for side, at in zip(grid, jnp.unravel_index(position, grid), strict=True):
-            distance = jnp.abs(jnp.arange(side, dtype=jnp.int32) - at)
-            here, beside = (0.5, 0.25) if gaussian else (1.0, 0.0)
-            lines.append(jnp.where(distance == 0, here, jnp.where(distance == 1, beside, 0.0)).astype(jnp.float32))
-        return functools.reduce(jnp.multiply, jnp.ix_(*lines))
-
     def one_image(row: dict[str, Any]) -> Float[Array, "*grid"]:
         def at(position: Int[Array, ""], sample: Int[Array, ""]) -> Float[Array, "*grid c"]:
             channels = row["activations"].reshape(n_positions, -1)[position]
-            return jnp.broadcast_to(channels, row["activations"].shape) * mask(position)[..., None].astype(
-                channels.dtype
-            )
+            mask = _position_mask(position, grid, gaussian)[..., None].astype(channels.dtype)
+            return jnp.broadcast_to(channels, row["activations"].shape) * mask
 
         work = Work(_scores.head_of(apply, passing, row["carry"]), score, row["label"], engine)
         return _scores.scores(at, work, jnp.ones(n_positions, bool))[:, 0].reshape(grid)
@@ -190,3 +180,14 @@ def _recipro_cam(
     lowest = raw.min(tuple(range(1, raw.ndim)), keepdims=True)
     saliency = _tap.to_saliency(raw - lowest, _tap.no_weights(tapped), tapped, images.shape[1:-1])
     return _tap.finite(saliency._replace(raw=raw), tapped.known)
+
+
+def _position_mask(position: Int[Array, ""], grid: tuple[int, ...], gaussian: bool) -> Float[Array, "*grid"]:
+    """M_n: 1 at the position and 0 elsewhere, or ¼, ½, ¼ around it."""
+    here, beside = (0.5, 0.25) if gaussian else (1.0, 0.0)
+    # A product of one line per axis, because both are separable.
+    lines = []
+    for side, at in zip(grid, jnp.unravel_index(position, grid), strict=True):
+        distance = jnp.abs(jnp.arange(side, dtype=jnp.int32) - at)
+        lines.append(jnp.where(distance == 0, here, jnp.where(distance == 1, beside, 0.0)).astype(jnp.float32))
+    return functools.reduce(jnp.multiply, jnp.ix_(*lines))

@@ -110,7 +110,6 @@ def _group_cam(
     weighted = tapped.activations.astype(jnp.float32) * weights.reshape(
         weights.shape[0], *[1] * (images.ndim - 2), n_channels
     )
-    # Blurred once for all groups. B is what a hidden region shows, so that masks have no sharp edges.
     rows = dict(image=images, blurred=ops.blur(images), weighted=weighted, label=tapped.labels)
     raw, alphas, passes = jax.lax.map(one_image, rows)
     return _tap.to_saliency(raw, jnp.repeat(alphas, size, axis=1)[:, :n_channels], tapped, space, passes=1 + passes)
