@@ -46,6 +46,7 @@ class Request:
         mean: of the normalisation, see `preprocess`.
         std: of the normalisation, see `preprocess`.
         chunk_size: network inputs scored at once; None: the methods' default.
+        faithfulness: whether Average Drop, insertion and deletion are measured too.
     """
 
     methods: Sequence[str] = METHODS
@@ -59,6 +60,7 @@ class Request:
     mean: Sequence[float] = IMAGENET_MEAN
     std: Sequence[float] = IMAGENET_STD
     chunk_size: int | None = None
+    faithfulness: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is not possible."""
@@ -78,9 +80,10 @@ class Request:
 
     def labels(self) -> list[int]:
         """The classes asked for, as indices, each once."""
-        return list(dict.fromkeys(map(self._label, self.classes)))
+        return list(dict.fromkeys(map(self.label, self.classes)))
 
-    def _label(self, given: str | int) -> int:
+    def label(self, given: str | int) -> int:
+        """The index of a class given by name or index."""
         if self.class_names is not None and given in self.class_names:
             return list(self.class_names).index(given)  # type: ignore[arg-type]
         if self.class_names is None and self.num_classes == 1000:

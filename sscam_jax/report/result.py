@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import html
 import itertools
+import os
 import pathlib
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from PIL import Image
 from sscam_jax import data, plots
 from sscam_jax.cams import registry
 from sscam_jax.plots.films import FILM_ENDINGS
+from sscam_jax.report._faithfulness import Faithfulness
+from sscam_jax.report._plan import Request
 from sscam_jax.types import Saliency
 
 _NAME, _CLASS = 40, 26
@@ -52,6 +55,9 @@ class Explanation:
         seconds: by method, how long each row's map took. A method's first map includes its compilation.
         full: by method, the passes that each row's map takes without a budget; 0 for methods that have no budget.
         network: the network in words.
+        request: what was asked for.
+        about: what else the maps depend on: the network by name, its parameters' hash, every choice, versions.
+        faithfulness: by method, Average Drop, insertion and deletion of each row, where they were asked for.
     """
 
     images: Sequence[Image.Image]
@@ -62,6 +68,9 @@ class Explanation:
     seconds: Mapping[str, Float[np.ndarray, " rows"]]
     full: Mapping[str, Int[np.ndarray, " rows"]]
     network: str
+    request: Request = dataclasses.field(default_factory=Request)
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    faithfulness: Mapping[str, Faithfulness] = dataclasses.field(default_factory=dict)
 
     @property
     def rows(self) -> list[plots.Row]:
@@ -116,6 +125,32 @@ class Explanation:
         shown = [gap if gap > 0 else gaps[i - 1] for i, gap in enumerate([*gaps, 0.0])]
         plots.save_film(self.rows, path, seconds=shown, **style)
 
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        others: "Sequence[Explanation]" = (),
+        expected: Sequence[str | int] | None = None,
+    ) -> None:
+        """Write one HTML file that needs nothing else: photographs, maps, probabilities, settings.
+
+        It has switches for methods, classes, layers and colours, shows the value under the pointer, and offers each
+        overlay and raw map as a download.
+
+        Args:
+            path: the file.
+            others: explanations of the same images and classes at other layers or by other networks.
+            expected: the class that each image shows, by name or index: one per image, or one for all of them.
+
+        Raises:
+            MissingPackageError: Jinja is not installed.
+            OSError: the file can't be written.
+            ValueError: the others have other images or classes, or an expected class is not known.
+        """
+        from sscam_jax.report import photographs  # it needs this class
+
+        photographs.write([self, *others], pathlib.Path(path), expected=expected)
+
     def __repr__(self) -> str:
         """The table, with the network above it."""
         table = Table(self.names, list(self.saliency))
@@ -154,6 +189,7 @@ def together(parts: Sequence[Explanation]) -> Explanation:
         saliency={method: stacked([part.saliency[method] for part in parts]) for method in first.saliency},
         seconds={method: joined("seconds", method) for method in first.saliency},
         full={method: joined("full", method) for method in first.saliency},
+        faithfulness={method: _joined([part.faithfulness[method] for part in parts]) for method in first.faithfulness},
     )
 
 
@@ -164,6 +200,9 @@ def picked(found: Explanation, rows: Sequence[int]) -> Explanation:
     arrays = {
         name: {method: jax.tree.map(lambda array: array[kept], each) for method, each in getattr(found, name).items()}
         for name in ("saliency", "seconds", "full")
+    }
+    arrays["faithfulness"] = {
+        method: Faithfulness(*(each[kept] for each in of[:-1]), of.shares) for method, of in found.faithfulness.items()
     }
     return dataclasses.replace(found, **lists, **arrays)  # type: ignore[arg-type]
 
@@ -176,6 +215,9 @@ def by_class(found: Explanation) -> list[Explanation]:
 
 def _percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
+def _joined(parts: Sequence[Faithfulness]) -> Faithfulness:
+    rows = (np.concatenate(each) for each in zip(*(part[:-1] for part in parts), strict=True))
+    return Faithfulness(*rows, parts[0].shares)
 
 
 def _clip(text: str, width: int) -> str:

@@ -1,0 +1,88 @@
+"""What makes an explanation again: a command, or lines of Python."""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sscam_jax.report._plan import Request
+
+_DEFAULTS = Request()
+# What the command line has no option for.
+_PYTHON_ONLY = ("class_names", "size", "mean", "std")
+
+
+def _changed(request: Request) -> dict[str, Any]:
+    """The settings that are not the default."""
+    fields = (field.name for field in dataclasses.fields(request))
+    return {name: value for name in fields if (value := getattr(request, name)) != getattr(_DEFAULTS, name)}
+
+
+def python(names: Sequence[str], network: Mapping[str, str], request: Request) -> str:
+    """Lines of Python that explain the same images again.
+
+    Args:
+        names: what the images are called.
+        network: model, checkpoint and layer by name; empty for a network of the caller's.
+        request: what was asked for.
+
+    Returns:
+        The lines.
+
+    Example:
+        >>> print(python(["cat.jpg"], dict(model="resnet18"), Request(seed=1)))
+        import sscam_jax as sscam
+        <BLANKLINE>
+        found = sscam.explain(
+            ['cat.jpg'],
+            model='resnet18',
+            seed=1,
+        )
+        found.report("report.html")
+    """
+    given: dict[str, Any] = {"model": "(apply, params)"} if not network else {k: repr(v) for k, v in network.items()}
+    given |= {name: repr(_plain(value)) for name, value in _changed(request).items()}
+    lines = [f"    {name}={value}," for name, value in given.items()]
+    call = ["found = sscam.explain(", f"    {list(names)!r},", *lines, ")"]
+    return "\n".join(["import sscam_jax as sscam", "", *call, 'found.report("report.html")'])
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def shell(names: Sequence[str], networks: Sequence[Mapping[str, str]], request: Request) -> str | None:
+    """The command that writes the same report again.
+
+    Args:
+        names: what the images are called.
+        networks: model, checkpoint and layer by name, of every layer.
+        request: what was asked for.
+
+    Returns:
+        The command; None where the command line has no options for what was asked.
+
+    Example:
+        >>> shell(["my cat.jpg"], [dict(model="resnet18", checkpoint="a.pth", layer="layer4")], Request(budget=None))
+        "sscam report 'my cat.jpg' --model resnet18 --checkpoint a.pth --layer layer4 --full --out report.html"
+    """
+    changed = _changed(request)
+    one = {(each.get("model"), each.get("checkpoint")) for each in networks}
+    if not all(networks) or len(one) > 1 or any(name in changed for name in _PYTHON_ONLY):
+        return None
+    [(model, checkpoint)] = one
+    words = ["sscam", "report", *(f"./{name}" if name.startswith("-") else name for name in names)]
+    words += ["--model", str(model), "--checkpoint", str(checkpoint)]
+    for each in networks:
+        words += ["--layer", each["layer"]]
+    for option, several in (("methods", "--method"), ("classes", "--class")):
+        for value in changed.pop(option, ()):
+            words += [several, str(value)]
+    if "budget" in changed:
+        budget = changed.pop("budget")
+        words += ["--full"] if budget is None else ["--budget", str(budget)]
+    if changed.pop("faithfulness", False):
+        words += ["--faithfulness"]
+    for name, value in changed.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join([*words, "--out", "report.html"])
