@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sscam_jax.evaluation.study import evaluate
     from sscam_jax.networks import load, models
     from sscam_jax.report.explain import explain
+    from sscam_jax.report.log import log
     from sscam_jax.report.result import Explanation
     from sscam_jax.types import Apply, Batch, Saliency, Sections
 
@@ -69,6 +70,7 @@ __all__ = [
     "is_cam",
     "layer_cam",
     "load",
+    "log",
     "metrics",
     "models",
     "networks",
@@ -94,6 +96,7 @@ _HOMES = {
     "Explanation": "report.result",
     "evaluate": "evaluation.study",
     "explain": "report.explain",
+    "log": "report.log",
     "load": "networks",
     "models": "networks",
     "preprocess": "data",

@@ -10,7 +10,11 @@ from typing import Annotated
 
 import typer
 
+<<<<<<< HEAD
 from sscam_jax.cli import ablate, convert, evaluate, explain, train
+=======
+from sscam_jax.cli import ablate, convert, evaluate, explain, report
+>>>>>>> 40fa45d (Reports: photographs or a run as one HTML file; sscam.log keeps maps while a network is trained)
 
 # JAX, Flax, matplotlib and Pillow are imported by the commands that use them: help answers at once.
 app = typer.Typer(
@@ -63,6 +67,7 @@ def _options(
 
 app.command(no_args_is_help=True)(explain.explain)
 app.command()(explain.demo)
+app.command(no_args_is_help=True)(report.report)
 app.command()(convert.methods)
 app.command()(convert.models)
 app.command(no_args_is_help=True)(convert.convert)

@@ -24,13 +24,13 @@ _COLOURS = "plasma"
 _Failure = tuple[pathlib.Path, str]
 
 
-def _budget(budget: int | None, full: bool) -> Any:
+def chosen_budget(budget: int | None, full: bool) -> Any:
     if full and budget is not None:
         raise ValueError(f"--full runs all passes, --budget {budget} bounds them: choose one of the two")
     return None if full else "auto" if budget is None else budget
 
 
-def _photographs(paths: Sequence[str]) -> tuple[list[pathlib.Path], list[_Failure]]:
+def chosen_photographs(paths: Sequence[str]) -> tuple[list[pathlib.Path], list[_Failure]]:
     """The files that are there, and those that can't be explained with the reason; all told before any work."""
     from sscam_jax import data
     from sscam_jax.data.clips import VIDEO_ENDINGS
@@ -56,7 +56,7 @@ def _photographs(paths: Sequence[str]) -> tuple[list[pathlib.Path], list[_Failur
     return found, failed
 
 
-def _reason(error: Exception) -> str:
+def why_unread(error: Exception) -> str:
     """Why an image can't be read, with a remedy that exists on a command line."""
     if "decompression bomb" in str(error):
         name = str(error).partition(" is refused")[0]
@@ -99,7 +99,7 @@ def _run(
     reports, failed = [], []
     for result in work.explained(photographs, network, request):
         if isinstance(result, work.Failed):
-            failed.append((photographs[result.name], _reason(result.error)))
+            failed.append((photographs[result.name], why_unread(result.error)))
             write(f"error: {failed[-1][1]}", error=True)
             continue
         if not quiet:
@@ -136,7 +136,7 @@ def _estimated(
             images = data.clip(path, name, request.frames).images
             there.append((images[0], len(images)))
         except (ValueError, OSError, MissingPackageError) as error:
-            failed.append((path, _reason(error)))
+            failed.append((path, why_unread(error)))
             write(f"error: {failed[-1][1]}", error=True)
     if there:
         width = max(map(len, ["method", *request.methods]))
@@ -221,12 +221,19 @@ def explain(
         plots.check_style(colours=colours, background=background)
         if max_pixels is not None:
             Image.MAX_IMAGE_PIXELS = max_pixels
+<<<<<<< HEAD
         names = networks.class_names(model, checkpoint)
         settings = dict(num_classes=num_classes or len(names or range(1000)), budget=_budget(budget, full))
         settings |= dict(seed=seed, chunk_size=chunk_size)
         request = _plan.Request(methods=method, classes=class_ or (), frames=frames, class_names=names, **settings)
         there, failed = _photographs(paths)
         photographs = dict(zip(_names(there), there, strict=True))
+=======
+        settings = dict(num_classes=num_classes, budget=chosen_budget(budget, full), seed=seed, chunk_size=chunk_size)
+        request = _plan.Request(methods=method, classes=class_ or (), frames=frames, **settings)
+        there, failed = chosen_photographs(paths)
+        photographs = dict(zip(chosen_names(there), there, strict=True))
+>>>>>>> 40fa45d (Reports: photographs or a run as one HTML file; sscam.log keeps maps while a network is trained)
         _plan.check_folder(out, keep=not dry_run)
         prepare_jax()
         network = _network.load(model, checkpoint, layer, num_classes)
@@ -249,7 +256,7 @@ def explain(
         raise typer.Exit(1 if done else 2)
 
 
-def _names(paths: Sequence[pathlib.Path]) -> list[str]:
+def chosen_names(paths: Sequence[pathlib.Path]) -> list[str]:
     """What each file is called in the table: its name, and its path where two have one name."""
     names = [path.name for path in paths]
     return [path.name if names.count(path.name) == 1 else str(path) for path in paths]
@@ -276,7 +283,7 @@ def demo(
         from sscam_jax.report import _network, _plan
         from sscam_jax.report.result import together
 
-        request = _plan.Request(methods=method, budget=_budget(budget, full))
+        request = _plan.Request(methods=method, budget=chosen_budget(budget, full))
         photographs = {path.name: path for path in data.demo_photographs()}
         _plan.check_folder(out, keep=True)
         prepare_jax()

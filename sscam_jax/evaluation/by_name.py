@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,28 @@ def run(study: Study, out: pathlib.Path, *, workers: int = 0, process: tuple[int
         metric = "energy" if "energy" in found.metrics else found.stored.results.metrics[0]
         plots.save(draw_gallery(found, batches, metric), out / "gallery.png")
     return found
+
+
+def batches_again(config: Mapping[str, Any], text: str) -> data.Loader:
+    """The images of a run that `sscam evaluate` made, from its data set.
+
+    Args:
+        config: of the run folder.
+        text: the data set, see `data.source`.
+
+    Returns:
+        The batches.
+
+    Raises:
+        ValueError: the run is not one of `sscam evaluate`, or the data set is not known.
+        FileNotFoundError: the data is not there.
+    """
+    made, of = config["fingerprint"]["about"], config["fingerprint"]["data"]
+    if "limit" not in made or "fit" not in of:
+        raise ValueError("the run was not made by `sscam evaluate`: give its batches to `result.report` in Python")
+    source = data.subset(data.source(text), made["limit"], config["fingerprint"]["settings"]["seed"])
+    colours: dict[str, Any] = dict(mean=tuple(of["mean"]), std=tuple(of["std"]))
+    return data.batches(source, batch_size=of["batch_size"], size=of["size"], fit=of["fit"], **colours)
 
 
 def draw_gallery(found: Result, batches: data.Loader, metric: str) -> Any:

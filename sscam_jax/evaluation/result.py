@@ -2,15 +2,18 @@
 
 import dataclasses
 import html
+import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from sscam_jax._support import choose, imported
-from sscam_jax.evaluation import comparison, tables
+from sscam_jax.evaluation import comparison, page, tables
 from sscam_jax.evaluation.comparison import Comparison
 from sscam_jax.evaluation.run_folder import Stored
+from sscam_jax.types import Batches
 
 
 class Mean(NamedTuple):
@@ -119,6 +122,20 @@ class Result:
             texts = [f"{each.mean:.4g} [{each.low:.4g}, {each.high:.4g}]" for each in cells]
             rows.append(f"<tr><th>{html.escape(method)}</th>{''.join(f'<td>{text}</td>' for text in texts)}</tr>")
         return f"<table><tr><th>method</th>{head}</tr>{''.join(rows)}</table><p>n = {section.images}</p>"
+
+    def report(self, path: str | os.PathLike[str], *, batches: Batches | None = None) -> None:
+        """Write one HTML file that needs nothing else: tables, charts, examples, differences image by image.
+
+        Args:
+            path: the file.
+            batches: the images of the run, as they were given to `evaluate`; None: no photographs and maps.
+
+        Raises:
+            MissingPackageError: Jinja is not installed.
+            OSError: the file can't be written.
+            ValueError: the batches are of other images.
+        """
+        page.write(self.stored, self.comparison, pathlib.Path(path), batches=batches)
 
     def plot(self) -> Figure:
         """Every method's mean with its interval, a panel for each metric; for `plots.save`."""

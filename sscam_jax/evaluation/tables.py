@@ -24,7 +24,7 @@ _ARROW = {"higher": "↑", "lower": "↓"}
 _COLUMNS, _NAMED = 5, 10
 
 
-def _decimals(spec: Spec, values: Float[np.ndarray, " m"]) -> int:
+def decimals_of(spec: Spec, values: Float[np.ndarray, " m"]) -> int:
     """Two for percentages; otherwise three, or as many as show three digits of the largest value."""
     largest = np.abs(values[np.isfinite(values)]).max(initial=0)
     return 2 if spec.unit == "%" else max(3, 2 - math.floor(math.log10(largest)) if largest else 0)
@@ -64,7 +64,7 @@ def _blocks(found: Comparison, heading: Sequence[str], rows: Mapping[int, Sequen
 
 def _section_lines(found: Comparison, section: Section) -> Iterator[str]:
     specs = list(section.metrics.values())
-    decimals = [_decimals(spec, section.means.values[:, k]) for k, spec in enumerate(specs)]
+    decimals = [decimals_of(spec, section.means.values[:, k]) for k, spec in enumerate(specs)]
     titles = [f"{spec.title}{' (%)' if spec.unit == '%' else ''} {_ARROW[spec.better]}" for spec in specs]
 
     def mean(j: int, k: int) -> str:

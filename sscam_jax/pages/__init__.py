@@ -9,9 +9,11 @@ import functools
 import hashlib
 import io
 import pathlib
+import platform
 import zlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -66,11 +68,22 @@ def polyline(values: Sequence[float], shares: Sequence[float], width: float, hei
     """The points of a curve in [0, 1] as SVG has them, 0 at the bottom left.
 
     Example:
-        >>> polyline([0.0, 1.0], [0.0, 1.0], 200, 100)
+        >>> polyline([0.0, 1.0], [0.0, 1.0], 200.0, 100.0)
         '0.0,100.0 200.0,0.0'
     """
     points = zip(shares, values, strict=True)
     return " ".join(f"{width * float(x):.1f},{height * (1 - float(y)):.1f}" for x, y in points)
+
+
+def versions() -> list[tuple[str, str]]:
+    """What made a page: this package, those that it computes with, and Python.
+
+    Example:
+        >>> [name for name, _ in versions()]
+        ['sscam_jax', 'jax', 'jaxlib', 'flax', 'numpy', 'Python']
+    """
+    packages = ("sscam_jax", "jax", "jaxlib", "flax", "numpy")
+    return [*((name, version(name)) for name in packages), ("Python", platform.python_version())]
 
 
 def _text(name: str) -> str:
@@ -116,7 +129,7 @@ def write(path: pathlib.Path, template: str, scripts: Sequence[str], data: Mappi
     )
     safe = imported("markupsafe", "report").Markup
     page = environment.get_template(template).render(
-        style=safe(style), script=safe(script), policy=policy, data=dict(data), **values
+        style=safe(style), script=safe(script), policy=policy, data=dict(data), version=version("sscam_jax"), **values
     )
     with replacing(path) as part:
         part.write_text(page, "utf-8")

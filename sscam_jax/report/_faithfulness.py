@@ -65,4 +65,4 @@ def measured(
         rows.append(jax.device_get((drop, added.auc, removed.auc, added.curve, removed.curve)))
     joined = [np.concatenate(parts, axis=1) for parts in zip(*rows, strict=True)]  # each [methods, rows, …]
     shares = np.asarray(added.shares)
-    return {text: Faithfulness(*(part[m] for part in joined), shares) for m, text in enumerate(saliency)}
+    return {text: Faithfulness._make([*(part[m] for part in joined), shares]) for m, text in enumerate(saliency)}

@@ -2,15 +2,12 @@
 
 import dataclasses
 import pathlib
-import platform
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-import sscam_jax
 from sscam_jax import pages
 from sscam_jax.cams import registry
 from sscam_jax.evaluation import pictures
@@ -33,7 +30,7 @@ def _percent(share: float) -> str:
 
 def _top(found: Explanation, row: int, expected: int | None) -> list[dict[str, Any]]:
     """The five most probable classes, and the expected one where it is not among them."""
-    shares = _probabilities(next(iter(found.saliency.values())).logits[row])
+    shares = _probabilities(np.asarray(next(iter(found.saliency.values())).logits[row]))
     order = [int(label) for label in np.argsort(-shares, kind="stable")]
     shown = order[:_TOP]
     if expected is not None and expected not in shown:
@@ -89,7 +86,7 @@ def _charts(found: Explanation, layer: int, row: int) -> Iterator[dict[str, Any]
             dict(
                 method=registry.title(method),
                 area=f"{getattr(of, kind)[row]:.3f}",
-                points=pages.polyline(getattr(of, f"{kind}_curve")[row], of.shares, 200, 100),
+                points=pages.polyline(getattr(of, f"{kind}_curve")[row].tolist(), of.shares.tolist(), 200.0, 100.0),
             )
             for method, of in found.faithfulness.items()
         ]
@@ -142,7 +139,7 @@ class _Report:
         found = self.founds[layer]
         method = list(found.saliency)[m]
         saliency, class_ = found.saliency[method], found.classes[row]
-        self.maps.append(_stored(saliency.raw[row], saliency.maps[row]))
+        self.maps.append(_stored(np.asarray(saliency.raw[row]), np.asarray(saliency.maps[row])))
         return {
             "index": len(self.maps) - 1,
             "layer": layer,
@@ -165,16 +162,6 @@ def _layers(founds: Sequence[Explanation]) -> list[str]:
     return [f"{i + 1}: {found.network}" for i, found in enumerate(founds)]
 
 
-def _versions() -> Iterator[tuple[str, str]]:
-    yield "sscam_jax", sscam_jax.__version__
-    for package in ("jax", "jaxlib", "flax", "numpy"):
-        try:
-            yield package, version(package)
-        except PackageNotFoundError:
-            yield package, "not installed as a package"
-    yield "Python", platform.python_version()
-
-
 def _settings(founds: Sequence[Explanation]) -> Iterator[tuple[str, str]]:
     first = founds[0]
     for i, found in enumerate(founds):
@@ -188,12 +175,13 @@ def _settings(founds: Sequence[Explanation]) -> Iterator[tuple[str, str]]:
     for name in ("device", "xla_flags", "matmul_precision"):
         yield name.replace("_", " "), str(first.about.get(name, "unknown"))
     yield "hash of the package's source", str(first.about.get("source", "unknown"))
-    yield from _versions()
+    yield from pages.versions()
 
 
-def _commands(founds: Sequence[Explanation]) -> Iterator[tuple[str, str]]:
+def _commands(founds: Sequence[Explanation], paths: Sequence[str] | None) -> Iterator[tuple[str, str]]:
     first = founds[0]
-    names, networks = list(dict.fromkeys(first.names)), [found.about.get("network", {}) for found in founds]
+    names = list(paths or dict.fromkeys(first.names))
+    networks = [found.about.get("network", {}) for found in founds]
     if (command := repeat.shell(names, networks, first.request)) and not _unnamed(names):
         yield "The command that makes this report again", command
     for found, network in zip(founds, networks, strict=True):
@@ -232,13 +220,20 @@ def _expected(found: Explanation, given: Sequence[str | int] | None) -> list[int
     return labels * images if len(labels) == 1 else labels
 
 
-def write(founds: Sequence[Explanation], path: pathlib.Path, *, expected: Sequence[str | int] | None = None) -> None:
+def write(
+    founds: Sequence[Explanation],
+    path: pathlib.Path,
+    *,
+    expected: Sequence[str | int] | None = None,
+    paths: Sequence[str] | None = None,
+) -> None:
     """Write the report of explanations of the same images.
 
     Args:
         founds: explanations at one or several layers.
         path: the file.
         expected: the class that each image shows, by name or index; one per image, or one for all of them.
+        paths: what the command to repeat it names; None: the images' names.
 
     Raises:
         MissingPackageError: Jinja is not installed.
@@ -264,7 +259,6 @@ def write(founds: Sequence[Explanation], path: pathlib.Path, *, expected: Sequen
         data,
         title=images[0]["name"] if len(images) == 1 else "Class activation maps",
         subtitle=f"Which parts of {'the image' if len(images) == 1 else 'each image'} {first.network} uses for a class",
-        version=sscam_jax.__version__,
         images=images,
         methods=methods,
         layers=layers,
@@ -272,5 +266,5 @@ def write(founds: Sequence[Explanation], path: pathlib.Path, *, expected: Sequen
         expected=expected is not None,
         colours=pages.COLOURS,
         settings=list(_settings(founds)),
-        commands=list(_commands(founds)),
+        commands=list(_commands(founds, paths)),
     )

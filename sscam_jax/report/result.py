@@ -202,7 +202,8 @@ def picked(found: Explanation, rows: Sequence[int]) -> Explanation:
         for name in ("saliency", "seconds", "full")
     }
     arrays["faithfulness"] = {
-        method: Faithfulness(*(each[kept] for each in of[:-1]), of.shares) for method, of in found.faithfulness.items()
+        method: Faithfulness._make([*(each[kept] for each in of[:-1]), of.shares])
+        for method, of in found.faithfulness.items()
     }
     return dataclasses.replace(found, **lists, **arrays)  # type: ignore[arg-type]
 
@@ -215,9 +216,11 @@ def by_class(found: Explanation) -> list[Explanation]:
 
 def _percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
+
+
 def _joined(parts: Sequence[Faithfulness]) -> Faithfulness:
-    rows = (np.concatenate(each) for each in zip(*(part[:-1] for part in parts), strict=True))
-    return Faithfulness(*rows, parts[0].shares)
+    rows = [np.concatenate(each) for each in zip(*(part[:-1] for part in parts), strict=True)]
+    return Faithfulness._make([*rows, parts[0].shares])
 
 
 def _clip(text: str, width: int) -> str:

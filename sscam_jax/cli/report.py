@@ -1,0 +1,126 @@
+"""`sscam report`: photographs, or a run folder, as one HTML file."""
+
+import pathlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sscam_jax.cli._options import Budget, Checkpoint, Full, Method, Model, NumClasses
+from sscam_jax.cli._terminal import prepare_jax, user_errors, write
+from sscam_jax.cli.explain import chosen_budget, chosen_names, chosen_photographs, why_unread
+
+if TYPE_CHECKING:
+    from sscam_jax.report._plan import Request
+    from sscam_jax.report.result import Explanation
+
+_METHODS = ["grad-cam", "score-cam", "ss-cam"]
+
+
+def report(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH", help="Images, folders of images, globs; or a run folder.")
+    ],
+    out: Annotated[pathlib.Path, typer.Option(metavar="FILE", help="The HTML file.")] = pathlib.Path("report.html"),
+    model: Model = None,
+    checkpoint: Checkpoint = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A target layer, repeatable; default: the network's.")
+    ] = None,
+    method: Method = _METHODS,
+    class_: Annotated[
+        list[str] | None,
+        typer.Option("--class", metavar="NAME|INDEX", help="Class to explain, repeatable; default: the top one."),
+    ] = None,
+    expected: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|INDEX", help="The class that an image shows: once per image, or once for all."),
+    ] = None,
+    faithfulness: Annotated[
+        bool, typer.Option("--faithfulness", help="Add Average Drop and the insertion and deletion curves.")
+    ] = False,
+    budget: Budget = None,
+    full: Full = False,
+    seed: Annotated[int, typer.Option(metavar="INTEGER", help="Of all noise.", min=0, max=2**32 - 1)] = 0,
+    num_classes: NumClasses = 1000,
+    data: Annotated[
+        str | None, typer.Option(metavar="KIND:PATH", help="For a run folder: its data set, to show photographs.")
+    ] = None,
+) -> None:
+    """Write one HTML file that can be sent to others: photographs with their maps, or the results of a run.
+
+    The file needs no network and no other file. Of photographs it shows the maps of every method, class and layer side
+    by side, the most probable classes, every setting, and the command to repeat it. Of a run folder it shows tables,
+    charts, examples, and differences image by image.
+
+    \b
+    Examples:
+      sscam report cat.jpg
+      sscam report photos --method grad-cam --method ss-cam --faithfulness --out photos.html
+      sscam report cat.jpg --class tabby --class "tiger cat" --expected tabby --layer features.7 --layer features.12
+      sscam report run --data ilsvrc2012:ROOT --out run.html
+
+    Exit code 1: some of several images could not be read, the others are in the file. 2: wrong input.
+    """
+    with user_errors():
+        if not out.absolute().parent.is_dir():
+            raise ValueError(f"the folder of '{out}' does not exist")
+        if len(paths) == 1 and pathlib.Path(paths[0], "config.json").is_file():
+            _of_run(pathlib.Path(paths[0]), out, data)
+            return
+        if data is not None:
+            raise ValueError(f"--data is for a run folder, which '{paths[0]}' is not: it has no config.json")
+        from sscam_jax.report import _plan, photographs
+
+        request = _plan.Request(
+            methods=method,
+            classes=class_ or (),
+            num_classes=num_classes,
+            budget=chosen_budget(budget, full),
+            seed=seed,
+            faithfulness=faithfulness,
+        )
+        there, failed = chosen_photographs(paths)
+        files = dict(zip(chosen_names(there), there, strict=True))
+        prepare_jax()
+        founds = _explained(files, model, checkpoint, layer or [None], request, failed)
+        photographs.write(founds, out, expected=expected, paths=paths)
+        write(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _explained(
+    files: dict[str, pathlib.Path],
+    model: str | None,
+    checkpoint: str | None,
+    layers: list[Any],
+    request: "Request",
+    failed: list[tuple[pathlib.Path, str]],
+) -> list["Explanation"]:
+    """What each layer gives; images that can't be read are told once and added to `failed`."""
+    from sscam_jax.report import _network
+    from sscam_jax.report import explain as work
+    from sscam_jax.report.result import together
+
+    founds = []
+    for i, layer in enumerate(layers):
+        network = _network.load(model, checkpoint, layer, request.num_classes)
+        parts = []
+        for found in work.explained(files, network, request):
+            if not isinstance(found, work.Failed):
+                parts.append(found)
+            elif i == 0:
+                failed.append((files[found.name], why_unread(found.error)))
+                write(f"error: {failed[-1][1]}", error=True)
+        if not parts:
+            raise typer.Exit(2)
+        founds.append(together(parts))
+    return founds
+
+
+def _of_run(folder: pathlib.Path, out: pathlib.Path, data: str | None) -> None:
+    from sscam_jax.evaluation import by_name, study
+
+    result = study.table(folder)
+    result.report(out, batches=None if data is None else by_name.batches_again(result.stored.config, data))
+    write(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
