@@ -10,11 +10,7 @@ from typing import Annotated
 
 import typer
 
-<<<<<<< HEAD
-from sscam_jax.cli import ablate, convert, evaluate, explain, train
-=======
-from sscam_jax.cli import ablate, convert, evaluate, explain, report
->>>>>>> 40fa45d (Reports: photographs or a run as one HTML file; sscam.log keeps maps while a network is trained)
+from sscam_jax.cli import ablate, convert, evaluate, explain, report, train
 
 # JAX, Flax, matplotlib and Pillow are imported by the commands that use them: help answers at once.
 app = typer.Typer(

@@ -221,19 +221,12 @@ def explain(
         plots.check_style(colours=colours, background=background)
         if max_pixels is not None:
             Image.MAX_IMAGE_PIXELS = max_pixels
-<<<<<<< HEAD
         names = networks.class_names(model, checkpoint)
-        settings = dict(num_classes=num_classes or len(names or range(1000)), budget=_budget(budget, full))
+        settings = dict(num_classes=num_classes or len(names or range(1000)), budget=chosen_budget(budget, full))
         settings |= dict(seed=seed, chunk_size=chunk_size)
         request = _plan.Request(methods=method, classes=class_ or (), frames=frames, class_names=names, **settings)
-        there, failed = _photographs(paths)
-        photographs = dict(zip(_names(there), there, strict=True))
-=======
-        settings = dict(num_classes=num_classes, budget=chosen_budget(budget, full), seed=seed, chunk_size=chunk_size)
-        request = _plan.Request(methods=method, classes=class_ or (), frames=frames, **settings)
         there, failed = chosen_photographs(paths)
         photographs = dict(zip(chosen_names(there), there, strict=True))
->>>>>>> 40fa45d (Reports: photographs or a run as one HTML file; sscam.log keeps maps while a network is trained)
         _plan.check_folder(out, keep=not dry_run)
         prepare_jax()
         network = _network.load(model, checkpoint, layer, num_classes)

@@ -41,7 +41,7 @@ def report(
     budget: Budget = None,
     full: Full = False,
     seed: Annotated[int, typer.Option(metavar="INTEGER", help="Of all noise.", min=0, max=2**32 - 1)] = 0,
-    num_classes: NumClasses = 1000,
+    num_classes: NumClasses = None,
     data: Annotated[
         str | None, typer.Option(metavar="KIND:PATH", help="For a run folder: its data set, to show photographs.")
     ] = None,
@@ -69,12 +69,15 @@ def report(
             return
         if data is not None:
             raise ValueError(f"--data is for a run folder, which '{paths[0]}' is not: it has no config.json")
+        from sscam_jax import networks
         from sscam_jax.report import _plan, photographs
 
+        names = networks.class_names(model, checkpoint)
         request = _plan.Request(
             methods=method,
             classes=class_ or (),
-            num_classes=num_classes,
+            num_classes=num_classes or len(names or range(1000)),
+            class_names=names,
             budget=chosen_budget(budget, full),
             seed=seed,
             faithfulness=faithfulness,
@@ -82,7 +85,7 @@ def report(
         there, failed = chosen_photographs(paths)
         files = dict(zip(chosen_names(there), there, strict=True))
         prepare_jax()
-        founds = _explained(files, model, checkpoint, layer or [None], request, failed)
+        founds = _explained(files, (model, checkpoint, num_classes), layer or [None], request, failed)
         photographs.write(founds, out, expected=expected, paths=paths)
         write(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
     if failed:
@@ -91,8 +94,7 @@ def report(
 
 def _explained(
     files: dict[str, pathlib.Path],
-    model: str | None,
-    checkpoint: str | None,
+    wanted: tuple[str | None, str | None, int | None],
     layers: list[Any],
     request: "Request",
     failed: list[tuple[pathlib.Path, str]],
@@ -102,9 +104,10 @@ def _explained(
     from sscam_jax.report import explain as work
     from sscam_jax.report.result import together
 
+    model, checkpoint, num_classes = wanted
     founds = []
     for i, layer in enumerate(layers):
-        network = _network.load(model, checkpoint, layer, request.num_classes)
+        network = _network.load(model, checkpoint, layer, num_classes)
         parts = []
         for found in work.explained(files, network, request):
             if not isinstance(found, work.Failed):

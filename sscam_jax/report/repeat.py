@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sscam_jax import networks as networks_of
 from sscam_jax.report._plan import Request
 
 _DEFAULTS = Request()
@@ -68,9 +69,14 @@ def shell(names: Sequence[str], networks: Sequence[Mapping[str, str]], request: 
     """
     changed = _changed(request)
     one = {(each.get("model"), each.get("checkpoint")) for each in networks}
+    head = networks_of.class_names(*next(iter(one))) if all(networks) else None
+    if head is not None and request.class_names == head:
+        changed.pop("class_names", None)
     if not all(networks) or len(one) > 1 or any(name in changed for name in _PYTHON_ONLY):
         return None
     [(model, checkpoint)] = one
+    if request.num_classes == len(head or ()):
+        changed.pop("num_classes", None)
     words = ["sscam", "report", *(f"./{name}" if name.startswith("-") else name for name in names)]
     words += ["--model", str(model), "--checkpoint", str(checkpoint)]
     for each in networks:

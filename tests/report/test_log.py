@@ -1,5 +1,6 @@
 """`sscam.log`: what each keeper of pictures gets, and a film of them."""
 
+import io
 import sys
 import types
 
@@ -71,7 +72,6 @@ def test_a_folder_makes_a_film_in_the_order_of_its_steps(saliency, tmp_path):
 def test_tensorboard_reads_what_was_written(saliency, tmp_path):
     pytest.importorskip("tensorboardX", reason="pip install '.[log]'")
     from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.record_writer import RecordWriter  # noqa: F401  # the format that is read here
 
     keeper = TensorBoard(tmp_path)
     sscam.log(5, PHOTOS, saliency, to=keeper)
@@ -86,8 +86,6 @@ def test_tensorboard_reads_what_was_written(saliency, tmp_path):
     assert list(found) == [(5, "maps/0/map"), (5, "maps/1/map")]
     image = found[5, "maps/1/map"]
     assert (image.height, image.width) == (90, 60)
-    import io
-
     stored = np.asarray(Image.open(io.BytesIO(image.encoded_image_string)).convert("RGB"))
     np.testing.assert_array_equal(stored, _expected(saliency, 1))
 
@@ -95,8 +93,10 @@ def test_tensorboard_reads_what_was_written(saliency, tmp_path):
 def test_weights_and_biases_and_aim_are_called_as_they_document(saliency, monkeypatch):
     """Recorders in place of the services' clients: run.log({name: wandb.Image}, step=), run.track(aim.Image, …)."""
     image = lambda value: ("image", value)  # noqa: E731
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(Image=image))
-    monkeypatch.setitem(sys.modules, "aim", types.SimpleNamespace(Image=image))
+    for name in ("wandb", "aim"):
+        fake = types.ModuleType(name)
+        fake.Image = image
+        monkeypatch.setitem(sys.modules, name, fake)
     calls = []
     run = types.SimpleNamespace(
         log=lambda values, step: calls.append((step, values)),
