@@ -211,7 +211,8 @@ def test_downloads(page, file, found, tmp_path):
 
 @needs_browser
 def test_keyboard_and_screen_reader(page, file):
-    _opened(page, file)
+    page.resize(1280)
+    page.open(file.as_uri())
     page.press("Tab")
     assert page.run("document.activeElement.textContent") == "Skip to the content"
     reached = set()
