@@ -89,6 +89,13 @@ def impute(images: Float[Array, "b *space c"], removed: Bool[Array, "b *space"])
     return jax.lax.map(lambda row: _impute(*row), (images, removed), batch_size=together)
 
 
+def _check_percentiles(percentiles: tuple[int, ...]) -> None:
+    if not percentiles or not all(0 < p < 100 for p in percentiles):
+        raise ValueError(
+            f"percentiles={percentiles} are not possible, expected at least one number, all between 0 and 100"
+        )
+
+
 @functools.partial(jax.jit, static_argnames=("apply", "percentiles", "chunk_size"))
 def road(
     apply: Apply,
@@ -140,11 +147,7 @@ def road(
         Rong et al., A Consistent and Efficient Evaluation Strategy for Attribution Methods, ICML 2022.
     """
     check_fit(images, maps)
-    wrong = [p for p in percentiles if not 0 < p < 100]
-    if wrong or not percentiles:
-        raise ValueError(
-            f"percentiles={percentiles} are not possible, expected at least one number, all between 0 and 100"
-        )
+    _check_percentiles(percentiles)
     m, b = maps.shape[:2]
     pixels, n = maps[0, 0].size, len(percentiles)
     counts = jnp.asarray([round(pixels * p / 100) for p in percentiles], jnp.int32)

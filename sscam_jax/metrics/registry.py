@@ -106,114 +106,97 @@ def _adcc(case: Case) -> Float[Array, "m b"]:
     return adcc(_coherency(case), _complexity(case), faithfulness.average_drop(_confidence(case, "")))
 
 
+_faithful = functools.partial(Metric, family="faithfulness")
+_located = functools.partial(Metric, family="localisation", needs_boxes=True)
+_complex = functools.partial(Metric, family="complexity")
+
 METRICS: Mapping[str, Metric] = {
     **dict(_confidence_rows()),
-    "insertion": Metric(
+    "insertion": _faithful(
         lambda case: case.seen(curves.insertion).auc,
         "higher",
         "Insertion",
-        family="faithfulness",
         summary="area under the probability as pixels sharpen",
     ),
-    "deletion": Metric(
+    "deletion": _faithful(
         lambda case: case.seen(curves.deletion).auc,
         "lower",
         "Deletion",
-        family="faithfulness",
         summary="area under the probability as pixels vanish",
     ),
-    "road-morf": Metric(
+    "road-morf": _faithful(
         lambda case: _road(case).morf,
         "lower",
         "ROAD, most relevant first",
-        family="faithfulness",
         summary="probability without those pixels",
     ),
-    "road-lerf": Metric(
+    "road-lerf": _faithful(
         lambda case: _road(case).lerf,
         "higher",
         "ROAD, least relevant first",
-        family="faithfulness",
         summary="probability without those pixels",
     ),
-    "road": Metric(
+    "road": _faithful(
         lambda case: _road(case).combined,
         "higher",
         "ROAD",
-        family="faithfulness",
         summary="half the difference of the two orders: chance is 0",
     ),
-    "infidelity": Metric(
+    "infidelity": _faithful(
         lambda case: case.seen(infidelity, key=case.key, ids=case.ids),
         "lower",
         "Infidelity",
-        family="faithfulness",
         summary="whether the map inside a hole predicts what the hole costs",
     ),
-    "energy": Metric(
+    "energy": _located(
         lambda case: localization.energy_in_box(case.maps, case.boxes),
         "higher",
         "Energy in the box",
         "%",
-        "localisation",
-        "energy-based pointing game",
-        needs_boxes=True,
+        summary="energy-based pointing game",
     ),
-    "energy-over-area": Metric(
+    "energy-over-area": _located(
         lambda case: localization.energy_over_area(case.maps, case.boxes),
         "higher",
         "Energy ÷ area",
-        family="localisation",
         summary="energy in the box over the box's share of the image: chance is 1",
-        needs_boxes=True,
     ),
-    "pointing": Metric(
+    "pointing": _located(
         lambda case: localization.pointing_game(case.maps, case.boxes, tolerance=_tolerance(case.maps)),
         "higher",
         "Pointing game",
         "%",
-        "localisation",
-        "maximum inside a box, 15 pixels off",
-        needs_boxes=True,
+        summary="maximum inside a box, 15 pixels off",
     ),
-    "iou": Metric(
+    "iou": _located(
         lambda case: _iou(case, "all").max(-1),
         "higher",
         "IoU",
-        family="localisation",
         summary="best box at any threshold, against the object's",
-        needs_boxes=True,
     ),
-    "max-box-acc": Metric(
+    "max-box-acc": _located(
         lambda case: _found(_iou(case, "largest"), 0.5, "@"),
         "higher",
         "MaxBoxAcc",
         "%",
-        "localisation",
-        "largest region found, IoU ≥ 0.5",
-        needs_boxes=True,
+        summary="largest region found, IoU ≥ 0.5",
     ),
-    "max-box-acc-v2": Metric(
+    "max-box-acc-v2": _located(
         _found_by_demand,
         "higher",
         "MaxBoxAccV2",
         "%",
-        "localisation",
-        "any region, IoU ≥ 0.3, 0.5, 0.7",
-        needs_boxes=True,
+        summary="any region, IoU ≥ 0.3, 0.5, 0.7",
     ),
-    "complexity": Metric(_complexity, "lower", "Complexity", "%", "complexity", "mean of the map"),
-    "sparseness": Metric(
+    "complexity": _complex(_complexity, "lower", "Complexity", "%", summary="mean of the map"),
+    "sparseness": _complex(
         lambda case: sparseness(case.maps, spatial_axes=case.maps.ndim - 2),
         "higher",
         "Sparseness",
-        family="complexity",
         summary="Gini index of the map",
     ),
-    "coherency": Metric(
-        _coherency, "higher", "Coherency", "%", "complexity", "correlation with its own map", reruns=True
-    ),
-    "adcc": Metric(_adcc, "higher", "ADCC", "%", "complexity", "drop, coherency and complexity in one", reruns=True),
+    "coherency": _complex(_coherency, "higher", "Coherency", "%", summary="correlation with its own map", reruns=True),
+    "adcc": _complex(_adcc, "higher", "ADCC", "%", summary="drop, coherency and complexity in one", reruns=True),
     "max-sensitivity": Metric(
         lambda case: max_sensitivity(case.explain, case.images, case.maps, key=case.key, ids=case.ids),
         "lower",
