@@ -142,7 +142,7 @@ def _baseline_scores(
     baseline: Float[Array, "b *space c_in"] | None,
     choices: Choices,
 ) -> Float[Array, " b"]:
-    """f^c(X_b) of each image; 0 where there is no baseline."""
+    """f^c(X_b) of each image; 0 without a baseline."""
     if baseline is None:
         if choices.baseline == "none":
             return jnp.zeros(images.shape[0], jnp.float32)

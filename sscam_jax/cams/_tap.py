@@ -163,7 +163,7 @@ def scalar(name: str, value: Any, lowest: float = -np.inf, highest: float = np.i
     """A number as a traced float32, checked where its value is known.
 
     Raises:
-        ValueError: it is no single number, or out of range.
+        ValueError: it is not a single number, or it is out of range.
     """
     # A vector would broadcast along whatever axis comes last, for instance one σ per channel. So it is refused.
     shape = np.shape(value)
@@ -277,7 +277,7 @@ def to_saliency(
 
 
 def finite(saliency: Saliency, known: Bool[Array, " b"]) -> Saliency:
-    """The same, with zeros and `flat` for images whose label is no class, or where something is not finite."""
+    """Set the maps to zero, and `flat`, where the label is not a class or something is not finite."""
     # The logits count too: Eigen-CAM's map can be finite where they are not.
     parts = (saliency.maps, saliency.raw, saliency.weights, saliency.logits)
     sound = functools.reduce(

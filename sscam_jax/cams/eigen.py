@@ -54,7 +54,7 @@ def eigen_cam(
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _eigen_cam(apply: Apply, params: Params, images: Float[Array, "b *space c_in"], center: bool) -> Saliency:
-    tapped = _tap.tap(apply, params, images, None)  # the labels are checked, but a traced one that is no class is fine
+    tapped = _tap.tap(apply, params, images, None)  # any label is fine, because the class plays no part
     raw, weights = _principal(tapped.activations.astype(jnp.float32), center)
     return _tap.to_saliency(raw, weights, tapped, images.shape[1:-1])
 

@@ -1,4 +1,4 @@
-"""Data sets that are arrays already: as batches, from arrays, from an iterator of dicts, from a list of batches."""
+"""Data sets that are already arrays: from arrays, from an iterator of dicts, or from batches."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,13 +15,13 @@ def _digest(batch: Batch) -> str:
 
 
 class Listed:
-    """Batches that lie in memory; see `Batches`."""
+    """Batches in memory. The protocol is `Batches`."""
 
     def __init__(self, batches: Sequence[Batch], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self.batches, self.mean, self.std = list(batches), tuple(mean), tuple(std)
         ids = [int(i) for batch in batches for i in np.asarray(batch.ids)[np.asarray(batch.mask)]]
         if twice := sorted({i for i in ids if ids.count(i) > 1} if len(set(ids)) < len(ids) else ()):
-            raise ValueError(f"ids {twice[:5]} come twice in the batches: every image needs an id of its own")
+            raise ValueError(f"ids {twice[:5]} occur twice in the batches: every image needs its own id")
         self.batch_size = max((len(batch.ids) for batch in batches), default=1)
         self.images = len(ids)
 
@@ -209,7 +209,7 @@ def as_batches(given: Batches | Iterable[Batch]) -> Batches:
         `Batches`; plain ones count as normalised by ImageNet's mean and standard deviation.
 
     Raises:
-        ValueError: it is none of these, or holds none.
+        ValueError: it is something else, or it has no batch.
 
     Example:
         >>> as_batches([]).count

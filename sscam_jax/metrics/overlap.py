@@ -43,7 +43,7 @@ def _region_boxes(labels: Int[Array, "n h w"], largest: bool) -> tuple[Float[Arr
     first = most.at[rows, flat].min(position)
     left = most.at[rows, flat].min(column)
     right = jnp.zeros_like(most).at[rows, flat].max(column)
-    # Label 0 is no region. A label is the position of its region's last pixel, which has that label itself.
+    # Label 0 is the background. A label is the position of its region's last pixel, which has that label itself.
     first, left, right = (array[:, 1:] for array in (first, left, right))
     counts = flat == position + 1
     if largest:
