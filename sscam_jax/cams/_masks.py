@@ -163,13 +163,12 @@ def _channel_scores(row: Image, traced: Traced, choices: Choices, work: Work) ->
     # Algorithm 1: what counts is the score of the mask scaled by the reduced score of its samples.
     quiet = _masked_input(row, traced, dataclasses.replace(choices, noise_on=None))
     after = work._replace(tick=lambda done: work.tick(done + _chunks_before(row, choices, work.engine)))
-    again = _scores.scores(
-        lambda channel, sample: (scores[channel] * quiet(channel, sample).astype(jnp.float32)).astype(row.image.dtype),
-        after,
-        row.live,
-        most=most,
-    )
-    return again[:, 0]
+
+    def scaled(channel: Int[Array, ""], sample: Int[Array, ""]) -> Float[Array, "*space c_in"]:
+        masked = quiet(channel, sample)
+        return (scores[channel] * masked.astype(jnp.float32)).astype(masked.dtype)
+
+    return _scores.scores(scaled, after, row.live, most=most)[:, 0]
 
 
 def _chunks_before(row: Image, choices: Choices, engine: Engine) -> Int[Array, ""]:

@@ -44,7 +44,7 @@ def chunk_for(
     devices: Sequence[jax.Device] | None,
 ) -> int:
     """Network inputs at once on a device: what is asked for, or what suits it, unless less was found to fit."""
-    device = (jax.devices() if devices is None else devices)[0]
+    device = (jax.local_devices() if devices is None else devices)[0]
     suiting = _CPU_CHUNK if device.platform == "cpu" else _ACCELERATOR_CHUNK
     wanted = suiting if chunk_size is None else chunk_size
     return min(wanted, _fitting.get(_place(apply, images, device), wanted))
@@ -176,7 +176,7 @@ def run(
 ) -> Saliency:
     """Run `compiled` on checked arguments, and wait for it; a chunk that does not fit in the memory is cut down."""
     _tap.at_least_one(chunk_size=chunk_size)
-    device = (jax.devices() if devices is None else devices)[0]
+    device = (jax.local_devices() if devices is None else devices)[0]
     chunk, place = chunk_for(apply, images, chunk_size, devices), _place(apply, images, device)
     arguments: Any = (params, images, labels, traced)
     mesh = None

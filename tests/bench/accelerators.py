@@ -1,7 +1,7 @@
 """What the compiler says of the methods' programs on TPUs: writes results/accelerators.json and accelerators.md.
 
-    python tests/bench/accelerators.py                                   # the cells of `make accelerators`, for hours
-    python tests/bench/accelerators.py --on resnet18 bfloat16 v5e 1      # every method here
+    PYTHONPATH=. python tests/bench/accelerators.py       # the cells of `make accelerators`, for hours
+    PYTHONPATH=. python tests/bench/accelerators.py --on resnet18 bfloat16 v5e 1      # every method here
 
 It compiles what is not stored yet, and stores each cell as soon as it is there. It needs no TPU, but the package
 `libtpu` (extra `aot`).
@@ -13,6 +13,7 @@ import pathlib
 import re
 import time
 
+from sscam_jax.cams import registry
 from tests.accelerators.programs import Cell, Figures, bare, compiled, covering, every_method, problems, scored
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -23,27 +24,29 @@ HEADER = (
 
 
 def measured(cell: Cell, stored: list[dict]) -> dict:
-    """A cell's figures, those of a plain pass of a chunk, and those of a pass of one image."""
-    known = {}
-    for each in stored:
-        there = Cell(**each["cell"])
-        known[there.network, there.dtype, there.device, there.chunk] = each["plain"]
-        known[there.network, there.dtype, there.device, 1] = each["one"]
+    """A cell's figures, those of a plain pass of a chunk, and those of a pass of the image as it is."""
+    whole = "float32" if "precision" in registry.parse(cell.method)[1] else cell.dtype
+    known = {tuple(each[name]["of"]): each[name] for each in stored for name in ("plain", "one")}
 
-    def of(count: int) -> Figures:
-        what = (cell.network, cell.dtype, cell.device, count)
-        return Figures(**known[what]) if what in known else bare(*what)
+    def of(dtype: str, count: int) -> dict:
+        what = (cell.network, dtype, cell.device, count)
+        return known.get(what) or dict(of=what, **bare(*what)._asdict())
 
-    plain, one, found = of(cell.chunk), of(1), compiled(cell)
+    plain, one, found = of(cell.dtype, cell.chunk), of(whole, 1), compiled(cell)
     return dict(
-        cell=cell._asdict(), found=found._asdict(), plain=plain._asdict(), one=one._asdict(),
-        problems=problems(cell, found, plain),
+        cell=cell._asdict(), found=found._asdict(), plain=plain, one=one,
+        problems=problems(cell, found, figures(plain)),
     )  # fmt: skip
+
+
+def figures(stored: dict) -> Figures:
+    """The figures of a stored program."""
+    return Figures(**{name: stored[name] for name in Figures._fields})
 
 
 def row(stored: dict) -> str:
     """A cell as a row of the table."""
-    cell, found, plain, one = Cell(**stored["cell"]), *(Figures(**stored[name]) for name in ("found", "plain", "one"))
+    cell, found, plain, one = Cell(**stored["cell"]), *(figures(stored[name]) for name in ("found", "plain", "one"))
     # A scoring method also runs the image once as it is; that belongs to no chunk.
     alone = one if scored(cell.method) else Figures(0, 0, 0, 0, (), ())
     flops, moved = ((getattr(found, of) - getattr(alone, of)) / getattr(plain, of) for of in ("flops", "moved"))

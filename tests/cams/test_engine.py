@@ -134,8 +134,10 @@ def test_score_cam_on_devices_under_jit():
     np.testing.assert_allclose(alone.maps, spread.maps, atol=1e-6)
 
 
-@pytest.mark.parametrize("noise", ["independent", "common"])
-def test_bfloat16_is_the_networks_alone(noise):
+@pytest.mark.parametrize(
+    ("preset", "noise"), [(preset, "independent") for preset in sscam.SS_CAM_PRESETS] + [("light", "common")]
+)
+def test_bfloat16_is_the_networks_alone(preset, noise):
     seen = set()
 
     def head(params, activations, carry):
@@ -143,7 +145,7 @@ def test_bfloat16_is_the_networks_alone(noise):
         return toy.mlp_head(params, activations, carry)
 
     apply = sscam.Apply(toy.features, head)
-    options = dict(key=KEY, noise=noise, n_samples=3)
+    options = dict(key=KEY, preset=preset, noise=noise, n_samples=3)
     full = sscam.ss_cam(toy.MLP, PARAMS, IMAGES, LABELS, **options)
     half = sscam.ss_cam(apply, PARAMS, IMAGES, LABELS, **options, precision="bfloat16")
     # The image as it is in float32, the noisy ones in bfloat16.
@@ -285,3 +287,9 @@ def test_cost_counts_what_is_then_run(count):
     saliency = sscam.ss_cam(toy.MLP, dead, IMAGES, LABELS, key=KEY, n_samples=3, chunk_size=4, devices=devices)
     assert cost.passes == saliency.passes.sum() == 2 * (4 * 3 + 1)
     assert cost.seconds > 0 and cost.bytes > IMAGES[0].nbytes
+
+
+def test_another_process_s_devices_are_not_asked(monkeypatch):
+    """Of several processes only the first has `jax.devices()[0]`; a device elsewhere does not tell its memory."""
+    monkeypatch.setattr(jax, "devices", lambda: pytest.fail("the first device of all processes was asked"))
+    assert sscam.score_cam(toy.MLP, PARAMS, IMAGES, LABELS, chunk_size=4).maps.shape == IMAGES.shape[:-1]
