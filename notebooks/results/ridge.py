@@ -20,8 +20,8 @@ The protocol, written before any image was confirmed (24 November 2026):
 * Claims for each network, Holm's correction over all of them: not worse than the better of Grad-CAM and Score-CAM by
   more than .005 (insertion, deletion, ROAD) or 1 point (pointing game); better than Score-CAM on two of insertion,
   deletion, MaxBoxAccV2, pointing game; 3 points more energy than Grad-CAM at Grad-CAM's Average Drop, where the power
-  p of the map (0.5, 1, 1.5 or 2, the same for all images) is the largest whose mean Average Drop is not above Grad-
-  CAM's.
+  p of the map (0.5, 1, 1.5 or 2, the same for all images) is the largest whose mean Average Drop is not above
+  Grad-CAM's.
 """
 
 import dataclasses
