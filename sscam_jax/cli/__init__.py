@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from sscam_jax.cli import ablate, convert, evaluate, explain, report, train
+from sscam_jax.cli import app as served
 
 # JAX, Flax, matplotlib and Pillow are imported by the commands that use them: help answers at once.
 app = typer.Typer(
@@ -64,6 +65,7 @@ def _options(
 app.command(no_args_is_help=True)(explain.explain)
 app.command()(explain.demo)
 app.command(no_args_is_help=True)(report.report)
+app.command()(served.app)
 app.command()(convert.methods)
 app.command()(convert.models)
 app.command(no_args_is_help=True)(convert.convert)

@@ -7,6 +7,7 @@ texts, style and script, whose hashes it names. So a name that holds markup stay
 import base64
 import functools
 import hashlib
+import importlib
 import io
 import pathlib
 import platform
@@ -82,8 +83,13 @@ def versions() -> list[tuple[str, str]]:
         >>> [name for name, _ in versions()]
         ['sscam_jax', 'jax', 'jaxlib', 'flax', 'numpy', 'Python']
     """
-    packages = ("sscam_jax", "jax", "jaxlib", "flax", "numpy")
-    return [*((name, version(name)) for name in packages), ("Python", platform.python_version())]
+    packages = [(name, version(name)) for name in ("jax", "jaxlib", "flax", "numpy")]
+    return [("sscam_jax", _own_version()), *packages, ("Python", platform.python_version())]
+
+
+def _own_version() -> str:
+    # Not by its metadata: the package may be a folder that is not installed.
+    return importlib.import_module("sscam_jax").__version__
 
 
 def _text(name: str) -> str:
@@ -129,7 +135,7 @@ def write(path: pathlib.Path, template: str, scripts: Sequence[str], data: Mappi
     )
     safe = imported("markupsafe", "report").Markup
     page = environment.get_template(template).render(
-        style=safe(style), script=safe(script), policy=policy, data=dict(data), version=version("sscam_jax"), **values
+        style=safe(style), script=safe(script), policy=policy, data=dict(data), version=_own_version(), **values
     )
     with replacing(path) as part:
         part.write_text(page, "utf-8")

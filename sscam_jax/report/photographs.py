@@ -178,11 +178,13 @@ def _settings(founds: Sequence[Explanation]) -> Iterator[tuple[str, str]]:
     yield from pages.versions()
 
 
-def _commands(founds: Sequence[Explanation], paths: Sequence[str] | None) -> Iterator[tuple[str, str]]:
+def _commands(
+    founds: Sequence[Explanation], paths: Sequence[str] | None, expected: Sequence[str | int]
+) -> Iterator[tuple[str, str]]:
     first = founds[0]
     names = list(paths or dict.fromkeys(first.names))
     networks = [found.about.get("network", {}) for found in founds]
-    if (command := repeat.shell(names, networks, first.request)) and not _unnamed(names):
+    if (command := repeat.shell(names, networks, first.request, expected)) and not _unnamed(names):
         yield "The command that makes this report again", command
     for found, network in zip(founds, networks, strict=True):
         yield "The same in Python", repeat.python(names, network, found.request)
@@ -266,5 +268,5 @@ def write(
         expected=expected is not None,
         colours=pages.COLOURS,
         settings=list(_settings(founds)),
-        commands=list(_commands(founds, paths)),
+        commands=list(_commands(founds, paths, expected or ())),
     )

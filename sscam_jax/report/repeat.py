@@ -52,13 +52,16 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
-def shell(names: Sequence[str], networks: Sequence[Mapping[str, str]], request: Request) -> str | None:
+def shell(
+    names: Sequence[str], networks: Sequence[Mapping[str, str]], request: Request, expected: Sequence[object] = ()
+) -> str | None:
     """The command that writes the same report again.
 
     Args:
         names: what the images are called.
         networks: model, checkpoint and layer by name, of every layer.
         request: what was asked for.
+        expected: the classes that the images show.
 
     Returns:
         The command; None where the command line has no options for what was asked.
@@ -84,6 +87,8 @@ def shell(names: Sequence[str], networks: Sequence[Mapping[str, str]], request: 
     for option, several in (("methods", "--method"), ("classes", "--class")):
         for value in changed.pop(option, ()):
             words += [several, str(value)]
+    for value in expected:
+        words += ["--expected", str(value)]
     if "budget" in changed:
         budget = changed.pop("budget")
         words += ["--full"] if budget is None else ["--budget", str(budget)]

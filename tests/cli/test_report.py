@@ -49,7 +49,7 @@ def test_photographs(photos, tmp_path, quick_compilation):
     text = out.read_text("utf-8")
     assert "a.png" in text and "b.png" in text and text.count('class="map"') == 4
     command = f"sscam report {photos} --model resnet18 --checkpoint own.pth --layer layer3 --layer layer4"
-    assert f"{command} --method grad-cam --class 1 --num-classes 4 --out report.html" in text
+    assert f"{command} --method grad-cam --class 1 --expected 1 --num-classes 4 --out report.html" in text
 
 
 def test_a_run_folder(photos, tmp_path, quick_compilation):

