@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 BIN := $(VENV)/bin
 
-.PHONY: demo check lint test test-all accelerators docs clean
+.PHONY: demo check lint test test-all accelerators reliability docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/sscam demo --out demo
@@ -28,6 +28,11 @@ test-all: test
 
 accelerators: $(VENV)/.dev $(VENV)/.aot
 	$(BIN)/pytest -m slow -n 1 tests/accelerators
+
+# The short form is in `make test`: tests/reliability. This takes half an hour and prints the figures of docs/tested.md.
+reliability: $(VENV)/.dev
+	$(BIN)/python -m tests.reliability.mutations 20000 5000
+	$(BIN)/python -m tests.reliability.campaign 100
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict --site-dir site

@@ -3,11 +3,32 @@
 import contextlib
 import hashlib
 import importlib
+import lzma
 import os
 import secrets
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
+
+DAMAGED_ARCHIVE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    EOFError,
+    OSError,
+    LookupError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+)
+"""What `zipfile` and NumPy raise for a damaged zip or npz file. Which one depends on the byte that is wrong."""
 
 
 @contextlib.contextmanager

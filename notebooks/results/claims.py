@@ -80,7 +80,7 @@ def compared(results: Results, method: str, other: str) -> list[tuple[str, int, 
     found = statistics.sample(results._replace(metrics=tuple(kept), values=results.values[..., columns]))
     margins = np.array([1.0 if METRICS[name].unit == "%" else 0.01 for name in kept])
     reference = np.full(len(kept), results.methods.index(other))
-    difference, j = intervals.differences(found, reference, margins), results.methods.index(method)
+    difference, j = intervals.differences(found, METRICS, reference, margins), results.methods.index(method)
     parts = (*difference.estimates, difference.p, difference.p_apart)
     n = (found.weights > 0).sum(0).tolist()
     return [(name, n[k], *(float(part[j, k]) for part in parts)) for k, name in enumerate(kept)]

@@ -2,16 +2,14 @@
 
 import functools
 import io
-import lzma
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sscam_jax._support import DAMAGED_ARCHIVE
 from sscam_jax.convert.unpickle import Array, CheckpointError, Storage, Tensor, load
 
 # torch's older stream begins with this number and this version.
@@ -24,21 +22,6 @@ _NESTS = ("state_dict", "model_state_dict", "model")
 # Tensors may share a storage (tied weights), so together they may be larger than the file. But a file that describes
 # far more bytes than it has is an attack on the memory: refuse it.
 _SHARING = 8
-
-# `zipfile` raises all of these for a damaged file. Which one depends on the byte that is wrong.
-DAMAGED_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    OSError,
-    LookupError,
-    ValueError,
-    OverflowError,
-    MemoryError,
-    RuntimeError,
-)
 
 
 def read_zip(path: Path) -> dict[str, np.ndarray]:
@@ -82,7 +65,7 @@ def read_zip(path: Path) -> dict[str, np.ndarray]:
             return _tensors(tree, block, path.stat().st_size)
     except CheckpointError:
         raise
-    except DAMAGED_ZIP as error:
+    except DAMAGED_ARCHIVE as error:
         raise CheckpointError(f"is a damaged zip archive ({error})") from error
 
 
@@ -163,7 +146,7 @@ def _storages(tree: Any) -> Iterator[Storage]:
             todo.extend(node.values() if isinstance(node, dict) else node)
 
 
-def unnested(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+def unnested(tree: Mapping[Any, Any]) -> Mapping[Any, Any]:
     """Return the state_dict of a training checkpoint: the value of "state_dict", "model_state_dict" or "model"."""
     while nests := [name for name in _NESTS if isinstance(tree.get(name), Mapping)]:
         tree = tree[nests[0]]

@@ -100,8 +100,9 @@ def _cached(name: str, url: str, path: Path, digest: str) -> Path:
     except (OSError, CheckpointError) as error:  # the errors of `requests` are OSErrors
         # `requests` wraps the one thing that says what happened into its own objects' reprs.
         told = re.search(r"\[Errno [-\d]+\] ([^\"')]+)", str(error))
+        why = told[1] if told else str(error).rstrip(".")
         raise CheckpointError(
-            f"checkpoint '{name}' could not be downloaded from {url}: {told[1] if told else error}. Put the file at "
+            f"checkpoint '{name}' could not be downloaded from {url}: {why}. Put the file at "
             f"{path} by hand, or load '{KNOWN[_NEEDS_NO_NETWORK].model}' with the checkpoint '{_NEEDS_NO_NETWORK}', "
             f"which needs no download: `sscam explain IMAGE --checkpoint {_NEEDS_NO_NETWORK}` ({install('demo')})"
         ) from error

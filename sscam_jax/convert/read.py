@@ -11,12 +11,15 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sscam_jax._support import replacing
-from sscam_jax.convert.archives import DAMAGED_ZIP, read_stream, read_zip
+from sscam_jax._support import DAMAGED_ARCHIVE, replacing
+from sscam_jax.convert.archives import read_stream, read_zip
 from sscam_jax.convert.unpickle import CheckpointError
 
 # The entry of an .npz file that holds its metadata. .safetensors uses the same name.
 _METADATA = "__metadata__"
+
+# An .npz file that unpacks to more than this, and to more than this many times its size, is an attack on the memory.
+_BOMB_BYTES, _BOMB_TIMES = 2**28, 20
 
 _SAFETENSORS = {
     "F64": np.float64,
@@ -141,8 +144,11 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
                 return dict(file.metadata() or {})
         if head.startswith(b"PK") and zipfile.is_zipfile(path):
             with np.load(path, allow_pickle=False) as file:
-                return dict(json.loads(str(file[_METADATA]))) if _METADATA in file else {}
-    except (safetensors.SafetensorError, *DAMAGED_ZIP) as error:
+                metadata = json.loads(str(file[_METADATA])) if _METADATA in file else {}
+            if not isinstance(metadata, dict):
+                raise ValueError(f"they are a {type(metadata).__name__}, expected texts by name")
+            return metadata
+    except (safetensors.SafetensorError, *DAMAGED_ARCHIVE) as error:
         raise CheckpointError(f"checkpoint {path}: its metadata cannot be read ({error})") from error
     return {}
 
@@ -170,7 +176,7 @@ def _stored(path: Path) -> dict[str, np.ndarray]:
         try:
             with zipfile.ZipFile(path) as archive:
                 is_npz = all(name.endswith(".npy") for name in archive.namelist())
-        except DAMAGED_ZIP as error:
+        except DAMAGED_ARCHIVE as error:
             raise CheckpointError(f"is a zip archive that is cut short or damaged ({error})") from error
         return _read_npz(path) if is_npz else read_zip(path)
     if head.startswith(b"\x80"):  # a pickle of protocol 2 or later
@@ -198,11 +204,27 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    tensors = {}
     try:
+        with zipfile.ZipFile(path) as archive:
+            _refuse_bomb(sum(entry.file_size for entry in archive.infolist()), path.stat().st_size)
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files if name != _METADATA}
-    except DAMAGED_ZIP as error:
+            for name in file.files:
+                if name != _METADATA:
+                    tensors[name] = file[name]
+                    if not isinstance(tensors[name], np.ndarray):  # NumPy returns the bytes of what is not an array
+                        raise CheckpointError(f"has an entry '{name}' that is not an array")
+    except CheckpointError:
+        raise
+    except DAMAGED_ARCHIVE as error:
         raise CheckpointError(f"is an .npz file that cannot be read ({error})") from error
+    return tensors
+
+
+def _refuse_bomb(unpacked: int, size: int) -> None:
+    """Refuse an .npz file that unpacks to more than a checkpoint does: the bytes of trained weights hardly shrink."""
+    if unpacked > _BOMB_BYTES and unpacked > _BOMB_TIMES * size:
+        raise CheckpointError(f"has {size} bytes and unpacks to {unpacked}: refused, because weights do not shrink so")
 
 
 def clean(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

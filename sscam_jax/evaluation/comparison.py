@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from sscam_jax.cams.registry import CONTROLS
 from sscam_jax.evaluation import intervals, statistics
-from sscam_jax.evaluation.intervals import Estimates
+from sscam_jax.evaluation.intervals import Estimates, Kind
 from sscam_jax.evaluation.statistics import Results
 
 MARGIN = {"%": 1.0, "": 0.01}
@@ -22,7 +22,7 @@ _SIGN = {"higher": 1, "lower": -1}
 
 
 @runtime_checkable
-class Spec(Protocol):
+class Spec(Kind, Protocol):
     """What a table needs to know of a metric; a `Metric` of the registry is one.
 
     Attributes:
@@ -30,6 +30,8 @@ class Spec(Protocol):
         unit: "%" or "".
         better: "higher" or "lower".
         needs_boxes: whether it is defined only for images with boxes.
+        hits: whether its values are 0 or 100, see `intervals.Kind`.
+        fewest: how many images an interval needs.
     """
 
     @property
@@ -144,14 +146,14 @@ def _section(
     best, first = _best(score, ~control), _best(score, control)
     wins = (first >= 0) & (best >= 0) & (score[first, columns] >= score[best, columns])
     margins = np.array([MARGIN[spec.unit] for spec in specs.values()])
-    difference = intervals.differences(found, np.full(len(specs), baseline), margins)
+    difference = intervals.differences(found, specs, np.full(len(specs), baseline), margins)
     flat, used = results.flat.any(0).astype(int), (found.weights > 0).astype(int)
     return Section(
         title=title,
         images=len(results.names),
         metrics=specs,
         n=used.sum(0),
-        means=intervals.intervals(found),
+        means=intervals.intervals(found, specs),
         to_baseline=difference.estimates,
         p=difference.p,
         clear=intervals.discoveries(difference.p),
@@ -198,12 +200,12 @@ def compare(
         ValueError: the baseline or a metric is not known, or there is no image.
 
     Example:
-        >>> from types import SimpleNamespace
-        >>> drop = SimpleNamespace(title="Average Drop", unit="%", better="lower", needs_boxes=False)
+        >>> from sscam_jax.metrics import METRICS
         >>> no = np.zeros((1, 2, 2), bool)
-        >>> results = Results(("a", "b"), ("grad-cam", "uniform"), ("drop",), np.float32([[[[1], [2]], [[3], [5]]]]),
-        ...                   no, no.astype(int), np.array([3, 4]), np.array([3, 3]), no[0, 0])
-        >>> found = compare(results, {"drop": drop}, baseline="grad-cam")
+        >>> values = np.float32([[[[1], [2]], [[3], [5]]]])
+        >>> results = Results(("a", "b"), ("grad-cam", "uniform"), ("average-drop",), values, no, no.astype(int),
+        ...                   np.array([3, 4]), np.array([3, 3]), no[0, 0])
+        >>> found = compare(results, METRICS, baseline="grad-cam")
         >>> found.accuracy, found.sections[0].to_baseline.values.tolist()
         (50.0, [[0.0], [2.5]])
     """

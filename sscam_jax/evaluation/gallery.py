@@ -128,11 +128,11 @@ def gallery(
         ValueError: the metric is not in the results, or no image has a value.
 
     Example:
-        >>> from types import SimpleNamespace
+        >>> from sscam_jax.metrics import METRICS
         >>> no = np.zeros((1, 1, 3), bool)
         >>> results = Results(("a", "b", "c"), ("cam",), ("hit",), np.float32([[[[1], [3], [2]]]]), no, no.astype(int),
         ...                   np.zeros(3, int), np.zeros(3, int), no[0, 0])
-        >>> spec = SimpleNamespace(title="Hit", unit="%", better="higher", needs_boxes=False)
+        >>> spec = METRICS["pointing"]
         >>> photo = Image.new("RGB", (8, 8))
         >>> drawn = gallery(results, "hit", spec, lambda _, i: Explained(photo, "abc"[i], np.eye(4), np.zeros((0, 4))))
         >>> [cell.get_title().split() for cell in drawn.axes[:3]]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from sscam_jax import metrics
 from sscam_jax.evaluation import intervals, pictures, run_folder, statistics
-from sscam_jax.evaluation.intervals import Estimates
+from sscam_jax.evaluation.intervals import Estimates, Values
 from sscam_jax.evaluation.statistics import Results, Sample
 
 SCORE_CAM, GRAD_CAM = "score-cam", "grad-cam"
@@ -224,7 +224,7 @@ def analyse(stored: run_folder.Stored, grid: Grid, size: int) -> Ablation:
     means, one_class = np.einsum("nk,mnk->mk", weights, values), np.zeros(weights.shape, int)
     names = tuple(text for _, text, _ in contrasts)
     paired = Sample(names, values, weights, means, one_class, found.photographs)
-    ends = zip(*(part[0].tolist() for part in intervals.intervals(paired)), strict=True)
+    ends = zip(*(part[0].tolist() for part in intervals.intervals(paired, dict.fromkeys(names, Values()))), strict=True)
     return Ablation(
         grid=grid,
         methods=results.methods,
@@ -232,7 +232,7 @@ def analyse(stored: run_folder.Stored, grid: Grid, size: int) -> Ablation:
         n=(found.weights > 0).sum(0),
         keys=len(results.values),
         columns=results.metrics,
-        means=intervals.intervals(found),
+        means=intervals.intervals(found, dict.fromkeys(TITLES, Values())),
         flat=results.flat.any(0).sum(-1),
         findings=tuple(Finding(claim, text, *each) for (claim, text, _), each in zip(contrasts, ends, strict=True)),
     )

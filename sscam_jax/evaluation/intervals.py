@@ -10,7 +10,8 @@ Two rules; `tests/bench/coverage.py` measures how often they hold the truth.
 Examples of one photograph count as one observation. A mean over classes takes each class's own variance.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -21,16 +22,33 @@ from sscam_jax.evaluation.statistics import Sample
 LEVEL = 0.95
 """How often an interval holds the true mean."""
 
-HITS = ("average-increase", "pointing", "max-box-acc")
-"""Metrics whose values are 0 or 100, by the beginning of their names."""
-
-FEWEST = {"average-gain": 40, "energy-over-area": 20, "": 12}
-"""The fewest images at which the interval was measured to hold, by the beginning of a metric's name."""
-
 _PER_CLASS = 3
 _SKEW = 2.5
 # Values are float32 and rounding depends on the batch: what differs by less than this is equal.
 _ROUNDING = 1e-4
+
+
+@runtime_checkable
+class Kind(Protocol):
+    """Which rule a metric's values follow; a `Metric` is one.
+
+    Attributes:
+        hits: its values are 0 or 100.
+        fewest: the fewest images at which the interval was measured to hold.
+    """
+
+    @property
+    def hits(self) -> bool: ...
+
+    @property
+    def fewest(self) -> int: ...
+
+
+class Values(NamedTuple):
+    """The kind of a metric of values."""
+
+    hits: bool = False
+    fewest: int = 12
 
 
 class Estimates(NamedTuple):
@@ -93,7 +111,7 @@ def _residuals(
     return own * factor, pooled * (weights[alone] ** 2).sum()
 
 
-def _spread(found: Sample, values: Float[np.ndarray, "m n"], k: int, ends: tuple[float, ...]) -> _Spread:
+def _spread(found: Sample, values: Float[np.ndarray, "m n"], k: int, fewest: int, ends: tuple[float, ...]) -> _Spread:
     """The spread of the means of metric k, or of differences of it."""
     m, used = len(values), found.weights[:, k] > 0
     if not used.any():
@@ -102,7 +120,6 @@ def _spread(found: Sample, values: Float[np.ndarray, "m n"], k: int, ends: tuple
     classes = np.unique(found.classes[used, k], return_inverse=True)[1]
     photographs = np.unique(found.photographs[used], return_inverse=True)[1]
     n, count, groups = len(weights), photographs.max() + 1, classes.max() + 1
-    fewest = next(least for start, least in FEWEST.items() if found.metrics[k].startswith(start))
     if count < max(fewest, _PER_CLASS * groups if groups > 1 else 0):
         return _none(m)
     errors, more = _residuals(values, weights, classes)
@@ -132,18 +149,15 @@ def _with_ends(
     return _Spread(centre, np.sqrt((n / total) ** 2 * variance + apart / total**2), np.inf)
 
 
-def _is_hit(name: str) -> bool:
-    return name.startswith(HITS)
-
-
-def intervals(found: Sample) -> Estimates:
+def intervals(found: Sample, kinds: Mapping[str, Kind]) -> Estimates:
     """The means with their 95 % intervals.
 
     There is no interval where all images have the same value, and where there are fewer images than the rules were
-    measured to hold for: `FEWEST`, and three per class in a mean over classes.
+    measured to hold for: `fewest` of the metric, and three per class in a mean over classes.
 
     Args:
         found: values and means, of `statistics.sample`.
+        kinds: the kind of every metric, as `METRICS` has it.
 
     Returns:
         `Estimates` of the means.
@@ -151,7 +165,7 @@ def intervals(found: Sample) -> Estimates:
     Example:
         >>> values, zero = np.arange(20.0).reshape(1, 20, 1), np.zeros((20, 1), int)
         >>> found = Sample(("drop",), values, np.full((20, 1), 0.05), np.array([[9.5]]), zero, np.arange(20))
-        >>> [round(part.item(), 2) for part in intervals(found)]
+        >>> [round(part.item(), 2) for part in intervals(found, {"drop": Values()})]
         [9.5, 6.73, 12.27]
 
     References:
@@ -161,8 +175,9 @@ def intervals(found: Sample) -> Estimates:
     """
     low, high = np.full_like(found.means, np.nan), np.full_like(found.means, np.nan)
     for k, name in enumerate(found.metrics):
-        ends = (0.0, 0.0, 100.0, 100.0) if _is_hit(name) else ()
-        low[:, k], high[:, k] = _spread(found, found.values[..., k], k, ends).interval(LEVEL)
+        kind = kinds[name]
+        ends = (0.0, 0.0, 100.0, 100.0) if kind.hits else ()
+        low[:, k], high[:, k] = _spread(found, found.values[..., k], k, kind.fewest, ends).interval(LEVEL)
         if ends:
             low[:, k], high[:, k] = np.clip(low[:, k], 0, 100), np.clip(high[:, k], 0, 100)
     absent = np.isnan(found.means)
@@ -170,7 +185,10 @@ def intervals(found: Sample) -> Estimates:
 
 
 def differences(
-    found: Sample, reference: Int[np.ndarray, " k"], margins: Float[np.ndarray, " k"] | None = None
+    found: Sample,
+    kinds: Mapping[str, Kind],
+    reference: Int[np.ndarray, " k"],
+    margins: Float[np.ndarray, " k"] | None = None,
 ) -> Differences:
     """Paired differences of each method to a reference method on the same images.
 
@@ -179,6 +197,7 @@ def differences(
 
     Args:
         found: values and means, of `statistics.sample`.
+        kinds: the kind of every metric, as `METRICS` has it.
         reference: for every metric the position of the method that the others are compared with.
         margins: for every metric the difference (> 0) that would matter; None: 1.
 
@@ -189,7 +208,7 @@ def differences(
         >>> values = np.stack([np.zeros((20, 1)), np.arange(20.0)[:, None]])
         >>> zero = np.zeros((20, 1), int)
         >>> found = Sample(("drop",), values, np.full((20, 1), 0.05), np.array([[0.0], [9.5]]), zero, np.arange(20))
-        >>> difference = differences(found, np.array([0]))
+        >>> difference = differences(found, {"drop": Values()}, np.array([0]))
         >>> difference.estimates.values.tolist(), bool(difference.p[1, 0] < 0.001)
         ([[0.0], [9.5]], True)
 
@@ -206,7 +225,8 @@ def differences(
         size = np.maximum(np.abs(found.values[..., k]), np.abs(other))
         each = np.where(np.abs(each) <= _ROUNDING * size, 0.0, each)
         margin = 1.0 if margins is None else margins[k]
-        spread = _spread(found, each, k, (-100.0, 100.0) if _is_hit(name) else ())
+        kind = kinds[name]
+        spread = _spread(found, each, k, kind.fewest, (-100.0, 100.0) if kind.hits else ())
         low[:, k], high[:, k] = spread.interval(LEVEL)
         p[:, k] = 2 * stats.t.sf(np.abs(spread.centre) / spread.error, spread.freedom)
         apart[:, k] = stats.t.sf((margin - np.abs(spread.centre)) / spread.error, spread.freedom)

@@ -83,6 +83,9 @@ def checked_metrics(metrics: Mapping[str, Metric] | Iterable[str]) -> dict[str, 
                 "Metric(function, better='higher', unit='%')"
             )
         choose(f"better of metric '{name}'", metric.better, ("higher", "lower"))
+        choose(f"unit of metric '{name}'", metric.unit, ("%", ""))
+        if metric.hits and metric.unit != "%":
+            raise ValueError(f"metric '{name}' has hits=True and no unit: values of hits are 0 or 100, give unit='%'")
         found[name] = dataclasses.replace(metric, title=metric.title or name)
     return found
 
@@ -135,7 +138,8 @@ def _metric_identity(name: str, metric: Metric, apply: Apply, of: Mapping[str, A
         case = Case(apply, params, images, labels, boxes, maps, key, ids, explain, colours[0], colours[1], 16)
         return library.measure({name: metric}, case)
 
-    about = dict(better=metric.better, needs_boxes=metric.needs_boxes, reruns=metric.reruns)
+    told = ("better", "needs_boxes", "reruns", "hits", "fewest")
+    about = {each: getattr(metric, each) for each in told}
     try:
         return True, dict(about, program=fingerprint.program(jax.jit(call).trace(**of, maps=maps), metric.values))
     except jax.errors.JAXTypeError:

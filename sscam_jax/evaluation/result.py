@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from sscam_jax._support import choose, imported
 from sscam_jax.evaluation import comparison, page, tables
 from sscam_jax.evaluation.comparison import Comparison
+from sscam_jax.evaluation.intervals import Values
 from sscam_jax.evaluation.run_folder import Stored
+from sscam_jax.metrics import METRICS
 from sscam_jax.types import Batches
 
 
@@ -41,12 +43,32 @@ class Described:
         unit: "%" or "".
         better: "higher" or "lower".
         needs_boxes: whether it is defined only for images with boxes.
+        hits: whether its values are 0 or 100.
+        fewest: how many images an interval needs.
     """
 
     title: str
     unit: str
     better: str
     needs_boxes: bool
+    hits: bool
+    fewest: int
+
+    @classmethod
+    def of(cls, name: str, about: Mapping[str, Any]) -> "Described":
+        """What config.json says of a metric.
+
+        Raises:
+            ValueError: it does not say what a run writes.
+        """
+        known = METRICS.get(name, Values())  # earlier folders do not say `hits` and `fewest`
+        try:
+            found = cls(**dict(hits=known.hits, fewest=known.fewest) | dict(about))
+        except TypeError as error:
+            raise ValueError(f"config.json is damaged: of metric '{name}' it says {dict(about)}") from error
+        choose(f"better of metric '{name}'", found.better, ("higher", "lower"))
+        choose(f"unit of metric '{name}'", found.unit, ("%", ""))
+        return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -108,7 +130,7 @@ class Result:
         Raises:
             ImportError: pandas is not installed.
         """
-        return imported("pandas").DataFrame(self.records())
+        return imported("pandas", "frame").DataFrame(self.records())
 
     def __repr__(self) -> str:
         return tables.markdown(self.comparison)
@@ -160,14 +182,14 @@ def compared(stored: Stored, baseline: str | None) -> Comparison:
     """What the tables of a run say."""
     methods, noted = stored.results.methods, stored.config["noted"]
     # VOC's pointing game is the mean over classes.
-    voc = str(noted["data"]).startswith("voc2007") and noted["settings"]["target"] == "truth"
+    voc = str(noted.get("data")).startswith("voc2007") and noted["settings"].get("target") == "truth"
     unreadable = [each.name for each in stored.problems if each.kind == "unreadable"]
     without = {each.name: each.why for each in stored.problems if each.kind == "annotation"}
     missing = [f"{name} ({without.get(name, 'the data set gives no class')})" for name in stored.skipped]
     boxes = [f"{each.name} ({each.why})" for each in stored.problems if each.kind == "boxes"]
     return comparison.compare(
         stored.results,
-        {name: Described(**about) for name, about in noted["metrics"].items()},
+        {name: Described.of(name, about) for name, about in noted["metrics"].items()},
         baseline=baseline or ("grad-cam" if "grad-cam" in methods else methods[0]),
         per_class=["pointing"] if voc and "pointing" in noted["metrics"] else [],
         unreadable=unreadable,

@@ -14,35 +14,22 @@ import json
 import os
 import pathlib
 import warnings
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import filelock
 import numpy as np
 
 from sscam_jax._support import replacing
+from sscam_jax.evaluation import parts
 from sscam_jax.evaluation.fingerprint import differences
 from sscam_jax.evaluation.loop import Part
+from sscam_jax.evaluation.parts import DamagedPartError, Seal
 from sscam_jax.evaluation.statistics import Results
 from sscam_jax.types import Problem
 
 _FORMAT = 2
-_ARRAYS = tuple(name for name in Part._fields if name != "maps")
-# What NumPy raises on a damaged archive.
-_DAMAGED = (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError)
-
-
-class Seal(NamedTuple):
-    """What a batch was measured on.
-
-    Attributes:
-        arrays: a hash of its arrays.
-        read_from: a hash of the files that it was read from; "" where only reading tells.
-    """
-
-    arrays: str
-    read_from: str
+_MOST_BATCHES = 10**7
 
 
 class Stored(NamedTuple):
@@ -80,11 +67,36 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text("utf-8"))
         found = config["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"'{path}' is damaged: it is not what a run writes") from error
     if found != _FORMAT:
         raise ValueError(f"'{folder}' was written in format {found}, this version reads format {_FORMAT}")
+    if wrong := [name for name in ("fingerprint", "noted") if not isinstance(config.get(name), dict)]:
+        raise ValueError(f"'{path}' is damaged: {wrong[0]} is not what a run writes")
     return config
+
+
+def _notes(folder: pathlib.Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is noted beside the fingerprint, if tables can be made of it."""
+    for name, right in _NOTED.items():
+        if name not in config["noted"] or not right(config["noted"][name]):
+            raise ValueError(f"'{folder / 'config.json'}' is damaged: noted.{name} is not what a run writes")
+    return config["noted"]
+
+
+def _texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(each, str) for each in values)
+
+
+# What a table needs of the notes. A damaged count would be a list of batches without end.
+_NOTED: Mapping[str, Callable[[Any], bool]] = dict(
+    settings=lambda value: isinstance(value, dict),
+    methods=lambda value: isinstance(value, list) and value != [] and _texts(value),
+    metrics=lambda value: isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()),
+    names=lambda value: value is None or (isinstance(value, dict) and _texts(value.values())),
+    batch_size=lambda value: isinstance(value, int) and value > 0,
+    count=lambda value: value is None or (isinstance(value, int) and 0 <= value < _MOST_BATCHES),
+)
 
 
 class Run:
@@ -139,7 +151,7 @@ class Run:
                 f"another run is writing to '{self.folder}': wait for it, or choose another folder"
             ) from error
         try:
-            for number, path in _numbered(self.folder).items():
+            for number, path in parts.numbered(self.folder).items():
                 if number % count == index:
                     self._take(number, path)
         except BaseException:
@@ -162,12 +174,8 @@ class Run:
     def _take(self, number: int, path: pathlib.Path) -> None:
         """Note a part that is there; move a damaged one aside."""
         try:
-            with zipfile.ZipFile(path) as archive:
-                if damaged := archive.testzip():
-                    raise zipfile.BadZipFile(f"{damaged} has another checksum")
-            with np.load(path) as fields:
-                self.done[number] = Seal(*map(str, fields["seal"]))
-        except _DAMAGED as error:
+            self.done[number] = parts.seal_of(path, len(self.config["noted"].get("methods", ())))
+        except DamagedPartError as error:
             aside = path.with_name(f"damaged-{path.name}")
             os.replace(path, aside)
             warnings.warn(
@@ -192,13 +200,7 @@ class Run:
     def write(self, number: int, part: Part, problems: Sequence[Problem], seal: Seal) -> None:
         """Write batch `number`, with what is wrong with its images and what it was measured on."""
         self._claim()
-        fields: dict[str, Any] = {name: getattr(part, name) for name in _ARRAYS}
-        fields |= {f"maps/{m}": maps for m, maps in enumerate(part.maps)}
-        told = json.dumps([list(each) for each in problems])
-        with replacing(self.parts / f"{number:06}.npz") as path, path.open("wb") as stream:
-            np.savez_compressed(stream, problems=np.array(told), seal=np.array(seal), **fields)
-            stream.flush()
-            os.fsync(stream.fileno())
+        parts.write(self.parts / f"{number:06}.npz", part, problems, seal)
         self.done[number] = seal
 
     def finish(self, count: int) -> None:
@@ -212,35 +214,29 @@ class Run:
 def _count(folder: pathlib.Path) -> int | None:
     """How many batches a process has found."""
     path = folder / "parts" / "count"
-    return int(path.read_text("utf-8")) if path.is_file() else None
-
-
-def _numbered(folder: pathlib.Path) -> dict[int, pathlib.Path]:
-    """The parts by their batches' numbers."""
-    return {int(path.stem): path for path in sorted((folder / "parts").glob("[0-9]*.npz"))}
-
-
-class _Read(NamedTuple):
-    path: pathlib.Path
-    arrays: Mapping[str, np.ndarray]
-    problems: Sequence[Problem]
-
-
-def _read_part(path: pathlib.Path) -> _Read | None:
-    """A part without its maps; None where it is damaged."""
-    try:
-        with path.open("rb") as stream, np.load(stream) as archive:
-            arrays = {name: archive[name] for name in _ARRAYS}
-            return _Read(path, arrays, [Problem(*each) for each in json.loads(str(archive["problems"]))])
-    except _DAMAGED:
+    if not path.is_file():
         return None
+    text = path.read_text("utf-8", errors="replace").strip()
+    if not text.isdecimal() or len(text) > 7:
+        raise ValueError(f"'{path}' is damaged: it holds {text[:20]!r}, expected the number of batches")
+    return int(text)
+
+
+def _readable(folder: pathlib.Path, methods: int) -> dict[int, parts.Read]:
+    """The parts that are not damaged, by their batches' numbers."""
+    found = {}
+    for number, path in parts.numbered(folder).items():
+        with contextlib.suppress(DamagedPartError):
+            found[number] = parts.read(path, methods)
+    return found
 
 
 def _unfinished(folder: pathlib.Path, noted: Mapping[str, Any], there: Mapping[int, Any]) -> list[str]:
     """The images, or batches, that no part holds."""
     count = _count(folder) if noted.get("count") is None else noted["count"]
     missing = [] if count is None else [number for number in range(count) if number not in there]
-    damaged = [f" (its part {number:06}.npz is damaged)" if number in _numbered(folder) else "" for number in missing]
+    files = parts.numbered(folder)
+    damaged = [f" (its part {number:06}.npz is damaged)" if number in files else "" for number in missing]
     names = list((noted.get("names") or {}).values())
     size, found = noted.get("batch_size", 1), []
     for number, why in zip(missing, damaged, strict=True):
@@ -262,25 +258,25 @@ def read(folder: pathlib.Path) -> Stored:
         ValueError: it is damaged, of another version, two parts hold the same image, or nothing was measured yet.
     """
     config = _read_config(folder)
-    noted = config["noted"]
-    found = {number: part for number, path in _numbered(folder).items() if (part := _read_part(path))}
-    parts = [part for part in found.values() if len(part.arrays["ids"])]
-    if not parts:
+    noted = _notes(folder, config)
+    found = _readable(folder, len(noted["methods"]))
+    full = [part for part in found.values() if len(part.arrays["ids"])]
+    if not full:
         why = "no image has a class to explain" if found else "no batch is measured yet"
         raise ValueError(f"'{folder}' holds no results: {why}")
-    ids = np.concatenate([part.arrays["ids"] for part in parts])
+    ids = np.concatenate([part.arrays["ids"] for part in full])
     order = np.argsort(ids, kind="stable")
     if len(twice := ids[order][1:][ids[order][1:] == ids[order][:-1]]):
         raise ValueError(f"'{folder}' holds images twice, of ids {twice[:5].tolist()}: each image needs its own id")
 
     def joined(name: str, axis: int) -> np.ndarray:
-        return np.concatenate([part.arrays[name] for part in parts], axis).take(order, axis)
+        return np.concatenate([part.arrays[name] for part in full], axis).take(order, axis)
 
     names = noted.get("names") or {}
     results = Results(
         names=tuple(names.get(str(i), str(i)) for i in ids[order]),
         methods=tuple(noted["methods"]),
-        metrics=tuple(map(str, parts[0].arrays["columns"])),
+        metrics=tuple(map(str, full[0].arrays["columns"])),
         values=joined("values", 2),
         flat=joined("flat", 2),
         passes=joined("passes", 2),
@@ -288,7 +284,7 @@ def read(folder: pathlib.Path) -> Stored:
         predicted=joined("predicted", 0),
         single=joined("single", 0),
     )
-    places = [(part.path, row) for part in parts for row in range(len(part.arrays["ids"]))]
+    places = [(part.path, row) for part in full for row in range(len(part.arrays["ids"]))]
     skipped = sorted({int(i) for part in found.values() for i in part.arrays["skipped"]})
     return Stored(
         config=config,

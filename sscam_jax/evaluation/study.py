@@ -1,6 +1,7 @@
 """`evaluate`: methods measured on a data set, with any network, into a run folder."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import itertools
 import os
@@ -19,7 +20,7 @@ from sscam_jax import data
 from sscam_jax.evaluation import fingerprint, loop, parquet, run_folder, tables
 from sscam_jax.evaluation.methods import Methods
 from sscam_jax.evaluation.plan import Plan, Target, plan
-from sscam_jax.evaluation.result import Result
+from sscam_jax.evaluation.result import Described, Result
 from sscam_jax.evaluation.run_folder import Run, Seal
 from sscam_jax.metrics import Metric
 from sscam_jax.types import Apply, Batch, Batches, Params
@@ -227,7 +228,7 @@ def evaluate(
 def _noted(of: Plan, batches: Batches, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept beside the fingerprint and may differ."""
     names = None if batches.names is None else {str(i): name for i, name in batches.names.items()}
-    about = ("title", "unit", "better", "needs_boxes")
+    about = [field.name for field in dataclasses.fields(Described)]
     return dict(
         settings=dict(settings),
         methods=list(of.explainers),

@@ -132,12 +132,12 @@ def markdown(found: Comparison) -> str:
     Example:
         >>> from sscam_jax.evaluation.comparison import compare
         >>> from sscam_jax.evaluation.statistics import Results
-        >>> from types import SimpleNamespace
-        >>> drop = SimpleNamespace(title="Average Drop", unit="%", better="lower", needs_boxes=False)
+        >>> from sscam_jax.metrics import METRICS
         >>> no = np.zeros((1, 2, 2), bool)
-        >>> results = Results(("a", "b"), ("grad-cam", "uniform"), ("drop",), np.float32([[[[1], [2]], [[3], [5]]]]),
-        ...                   no, no.astype(int), np.array([3, 4]), np.array([3, 3]), no[0, 0])
-        >>> found = compare(results, {"drop": drop}, baseline="grad-cam")
+        >>> values = np.float32([[[[1], [2]], [[3], [5]]]])
+        >>> results = Results(("a", "b"), ("grad-cam", "uniform"), ("average-drop",), values, no, no.astype(int),
+        ...                   np.array([3, 4]), np.array([3, 3]), no[0, 0])
+        >>> found = compare(results, METRICS, baseline="grad-cam")
         >>> [line for line in markdown(found).splitlines() if "grad-cam" in line][0]
         '| `grad-cam` | **1.50** |'
     """
@@ -221,12 +221,12 @@ def document(found: Comparison) -> dict[str, Any]:
     Example:
         >>> from sscam_jax.evaluation.comparison import compare
         >>> from sscam_jax.evaluation.statistics import Results
-        >>> from types import SimpleNamespace
-        >>> drop = SimpleNamespace(title="Average Drop", unit="%", better="lower", needs_boxes=False)
+        >>> from sscam_jax.metrics import METRICS
         >>> no = np.zeros((1, 2, 2), bool)
-        >>> results = Results(("a", "b"), ("grad-cam", "uniform"), ("drop",), np.float32([[[[1], [2]], [[3], [5]]]]),
-        ...                   no, no.astype(int), np.array([3, 4]), np.array([3, 3]), no[0, 0])
-        >>> found = compare(results, {"drop": drop}, baseline="grad-cam")
+        >>> values = np.float32([[[[1], [2]], [[3], [5]]]])
+        >>> results = Results(("a", "b"), ("grad-cam", "uniform"), ("average-drop",), values, no, no.astype(int),
+        ...                   np.array([3, 4]), np.array([3, 3]), no[0, 0])
+        >>> found = compare(results, METRICS, baseline="grad-cam")
         >>> [(record["method"], record["difference"]) for record in document(found)["records"]]
         [('grad-cam', 0.0), ('uniform', 2.5)]
     """
@@ -253,12 +253,12 @@ def write(found: Comparison, folder: Path) -> None:
     Example:
         >>> from sscam_jax.evaluation.comparison import compare
         >>> from sscam_jax.evaluation.statistics import Results
-        >>> from types import SimpleNamespace
-        >>> drop = SimpleNamespace(title="Average Drop", unit="%", better="lower", needs_boxes=False)
+        >>> from sscam_jax.metrics import METRICS
         >>> no = np.zeros((1, 2, 2), bool)
-        >>> results = Results(("a", "b"), ("grad-cam", "uniform"), ("drop",), np.float32([[[[1], [2]], [[3], [5]]]]),
-        ...                   no, no.astype(int), np.array([3, 4]), np.array([3, 3]), no[0, 0])
-        >>> found = compare(results, {"drop": drop}, baseline="grad-cam")
+        >>> values = np.float32([[[[1], [2]], [[3], [5]]]])
+        >>> results = Results(("a", "b"), ("grad-cam", "uniform"), ("average-drop",), values, no, no.astype(int),
+        ...                   np.array([3, 4]), np.array([3, 3]), no[0, 0])
+        >>> found = compare(results, METRICS, baseline="grad-cam")
         >>> import os, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write(found, Path(folder))

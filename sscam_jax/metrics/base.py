@@ -91,6 +91,9 @@ class Metric:
         summary: one line.
         needs_boxes: whether only images with boxes have a value; others have NaN.
         reruns: whether it runs the methods again on other images.
+        hits: whether its values are 0 or 100 (or between them, where a hit counts in part). Then the unit is "%", and
+            intervals follow the rule for hits.
+        fewest: the fewest images for an interval: more than 12 where few images hold most of the mean.
 
     Example:
         >>> import jax.numpy as jnp
@@ -107,3 +110,5 @@ class Metric:
     summary: str = ""
     needs_boxes: bool = False
     reruns: bool = False
+    hits: bool = False
+    fewest: int = 12

@@ -1,5 +1,6 @@
 """The metrics by name, and many of them measured at once on one batch."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
@@ -57,10 +58,10 @@ def _confidence_rows() -> Iterator[tuple[str, Metric]]:
                 continue  # gain is a share of 1 − Y, which has no meaning for a logit
             title = f"Average {kind.capitalize()}" + (f" ({variant[1:]})" if variant else "")
             values = functools.partial(_of_confidence, function, variant)
-            yield (
-                f"average-{kind}{variant}",
-                Metric(values, better, title, "%", "faithfulness", f"confidence given {seen}"),
-            )
+            metric = Metric(values, better, title, "%", "faithfulness", f"confidence given {seen}")
+            # Few images gain, so few hold the mean of the gain.
+            fewest = 40 if kind == "gain" else metric.fewest
+            yield f"average-{kind}{variant}", dataclasses.replace(metric, hits=kind == "increase", fewest=fewest)
 
 
 def _road(case: Case) -> Road:
@@ -160,6 +161,7 @@ METRICS: Mapping[str, Metric] = {
         "higher",
         "Energy ÷ area",
         summary="energy in the box over the box's share of the image: chance is 1",
+        fewest=20,
     ),
     "pointing": _located(
         lambda case: localization.pointing_game(case.maps, case.boxes, tolerance=_tolerance(case.maps)),
@@ -167,6 +169,7 @@ METRICS: Mapping[str, Metric] = {
         "Pointing game",
         "%",
         summary="maximum inside a box, 15 pixels off",
+        hits=True,
     ),
     "iou": _located(
         lambda case: _iou(case, "all").max(-1),
@@ -180,6 +183,7 @@ METRICS: Mapping[str, Metric] = {
         "MaxBoxAcc",
         "%",
         summary="largest region found, IoU ≥ 0.5",
+        hits=True,
     ),
     "max-box-acc-v2": _located(
         _found_by_demand,
@@ -187,6 +191,7 @@ METRICS: Mapping[str, Metric] = {
         "MaxBoxAccV2",
         "%",
         summary="any region, IoU ≥ 0.3, 0.5, 0.7",
+        hits=True,
     ),
     "complexity": _complex(_complexity, "lower", "Complexity", "%", summary="mean of the map"),
     "sparseness": _complex(

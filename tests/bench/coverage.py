@@ -16,6 +16,7 @@ import numpy as np
 from sscam_jax.evaluation import intervals, parquet, statistics
 from sscam_jax.evaluation.comparison import is_control
 from sscam_jax.evaluation.statistics import Sample
+from sscam_jax.metrics import METRICS
 
 RESULTS = pathlib.Path(__file__).parents[2] / "notebooks" / "results"
 SIZES = (12, 40, 500)
@@ -54,10 +55,10 @@ def held(values: np.ndarray, metric: str, n: int, draws: int, rng: np.random.Gen
     if paired:  # method 0 is the reference that the others are compared with
         data = np.concatenate([np.zeros((1, n)), data])
         low, high = (
-            end[1:, 0] for end in intervals.differences(drawn(data, metric, None), np.array([0])).estimates[1:]
+            end[1:, 0] for end in intervals.differences(drawn(data, metric, None), METRICS, np.array([0])).estimates[1:]
         )
     else:
-        low, high = (end[:, 0] for end in intervals.intervals(drawn(data, metric, None))[1:])
+        low, high = (end[:, 0] for end in intervals.intervals(drawn(data, metric, None), METRICS)[1:])
     there = np.isfinite(low)
     return float(np.mean((low <= truth) & (truth <= high), where=there)) if there.any() else np.nan
 
@@ -73,9 +74,9 @@ def held_by_class(
         data = values[some][None]
         if paired:
             sample = drawn(np.concatenate([np.zeros((1, n)), data]), metric, labels[some])
-            low, high = (end[1, 0] for end in intervals.differences(sample, np.array([0])).estimates[1:])
+            low, high = (end[1, 0] for end in intervals.differences(sample, METRICS, np.array([0])).estimates[1:])
         else:
-            low, high = (end[0, 0] for end in intervals.intervals(drawn(data, metric, labels[some]))[1:])
+            low, high = (end[0, 0] for end in intervals.intervals(drawn(data, metric, labels[some]), METRICS)[1:])
         found.append(low <= truth <= high if np.isfinite(low) else np.nan)
     # Where most data sets have too few images per class, those that have enough are a selection.
     return float(np.nanmean(found)) if np.isfinite(found).mean() > 0.5 else np.nan
@@ -125,7 +126,7 @@ def tables_with_marks(name: str, tables: int = 500) -> tuple[int, int, float, fl
     for _ in range(tables):
         signs = rng.choice([-1, 1], (1, values.shape[1], 1))
         flipped = sample._replace(values=signs * values, means=np.einsum("nk,mnk->mk", sample.weights, signs * values))
-        p = intervals.differences(flipped, reference).p
+        p = intervals.differences(flipped, METRICS, reference).p
         single.append((p < 0.05).any())
         corrected.append(intervals.discoveries(p).any())
     return values.shape[1], int((~np.isnan(p)).sum()), float(np.mean(single)), float(np.mean(corrected))

@@ -136,7 +136,9 @@ def part(ids: np.ndarray, methods: int, rng: np.random.Generator) -> Part:
 def stored(methods: int = 9, processes: int = 16) -> str:
     """Really write a run's parts in shares, find them again, and read them as one."""
     rng, count = np.random.default_rng(0), -(-IMAGES // BATCH)
-    noted = dict(methods=[f"m{i}" for i in range(methods)], metrics={}, names=None, batch_size=BATCH, count=count)
+    noted = dict(
+        methods=[f"m{i}" for i in range(methods)], metrics={}, settings={}, names=None, batch_size=BATCH, count=count
+    )
     with tempfile.TemporaryDirectory() as name:
         folder, wrote = pathlib.Path(name) / "run", 0.0
         for index in range(processes):

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append(self.path)
         if "missing" in self.path:
             return self.send_error(404)
+        if "busy" in self.path:
+            return self.send_error(503)
+        if "closed" in self.path:  # before a word is said
+            return self.connection.close()
+        if "/redirect/" in self.path:
+            self.send_response(302)
+            there = urllib.parse.unquote(self.path.partition("/redirect/")[2])
+            self.send_header("Location", self.path if there == "loop" else there if ":" in there else f"/{there}")
+            return self.end_headers()
         corrupt = "corrupt" in self.path or ("once" in self.path and len(self.server.asked) == 1)
         self.send_response(200)
         self.send_header("Content-Length", str(len(BODY)))
@@ -59,6 +69,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 time.sleep(3)
             if "slow" in self.path:
                 time.sleep(0.3)
+            if "trickle" in self.path:  # longer than the timeout in all, but never that long without a byte
+                for i in range(8):
+                    self.wfile.write(body[1000 + i : 1001 + i])
+                    time.sleep(0.1)
+                body = body[8:]
             self.wfile.write(body[1000:])
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client has gone, as it should
@@ -116,6 +131,12 @@ def test_a_file_put_there_by_hand_needs_no_server(home: Path) -> None:
     ("path", "message"),
     [
         ("missing.pth", "404 Client Error"),
+        ("busy.pth", "503 Server Error"),
+        ("closed.pth", "Connection aborted"),
+        ("redirect/missing.pth", "404 Client Error"),
+        ("redirect/corrupt.pth", f"got {len(BODY)} bytes with sha256 [0-9a-f]{{64}}, expected {SHA256}"),
+        ("redirect/file%3A%2F%2F%2Fetc%2Fpasswd", "No connection adapters were found for 'file:///etc/passwd'"),
+        ("redirect/loop", "Exceeded 30 redirects"),
         ("truncated.pth", "IncompleteRead"),
         ("corrupt.pth", f"got {len(BODY)} bytes with sha256 [0-9a-f]{{64}}, expected {SHA256}"),
     ],
@@ -154,6 +175,40 @@ def test_a_stalled_server_is_given_up(server: Server, home: Path, monkeypatch: p
     with pytest.raises(CheckpointError, match="timed out"):
         fetch(known(f"{server.address}/stalled.pth"))
     assert files(home) == []
+
+
+def test_a_redirection_is_followed_and_the_hash_still_holds(server: Server, home: Path) -> None:
+    assert fetch(known(f"{server.address}/redirect/net.pth")).read_bytes() == BODY
+    assert server.asked == ["/redirect/net.pth", "/net.pth"] and files(home) == ["net.pth"]
+
+
+def test_a_slow_server_that_goes_on_is_waited_for(server: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_TIMEOUT", 0.4)
+    assert fetch(known(f"{server.address}/trickle.pth")).read_bytes() == BODY
+
+
+def test_a_link_in_the_cache_is_replaced_and_not_followed(server: Server, home: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    home.mkdir()
+    (home / "net.pth").symlink_to(victim)
+    assert fetch(known(f"{server.address}/net.pth")).read_bytes() == BODY
+    assert victim.read_bytes() == b"mine" and not (home / "net.pth").is_symlink()
+
+
+def test_a_clock_that_jumps_ahead_is_an_error_that_says_so(server: Server, home: Path, monkeypatch) -> None:
+    """The jump makes another process take this one's partial file for what a killed process left."""
+    real = download._download
+
+    def jumps(url: str, part: Path, title: str) -> None:
+        real(url, part, title)
+        monkeypatch.setattr(download.time, "time", lambda: part.stat().st_mtime + 7200)
+        download._sweep(home / "net.pth")
+
+    monkeypatch.setattr(download, "_download", jumps)
+    with pytest.raises(CheckpointError, match="could not be downloaded from .*No such file"):
+        fetch(known(f"{server.address}/net.pth"))
+    monkeypatch.undo()
 
 
 def test_ctrl_c_leaves_nothing(server: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from tests.evaluation.test_statistics import NAN, random_values, results
 class Spec:
     def __init__(self, title: str, *, unit: str = "%", better: str = "higher", needs_boxes: bool = False):
         self.title, self.unit, self.better, self.needs_boxes = title, unit, better, needs_boxes
+        self.hits, self.fewest = False, 12
 
 
 SPECS = {

@@ -55,6 +55,7 @@ def made_up(folder: pathlib.Path, energy: dict[str, float], weight: dict[float, 
         skipped=np.zeros(0, np.int32),
     )
     noted = dict(methods=METHODS, names={str(i): f"{i}.png" for i in numbers}, batch_size=IMAGES, count=1)
+    noted |= dict(settings={}, metrics={})
     with run_folder.Run(folder, {}, noted) as run:
         run.write(0, part, [], run_folder.Seal("", ""))
     return run_folder.read(folder)

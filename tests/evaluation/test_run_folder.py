@@ -14,6 +14,7 @@ from sscam_jax.types import Problem
 
 PRINT = dict(settings=dict(seed=0), methods=dict(cam=dict(program="a")))
 NOTED = dict(methods=["grad-cam", "cam"], names={"9": "c", "0": "a", "5": "b", "4": "d"}, batch_size=2, count=2)
+NOTED |= dict(metrics={}, settings={})
 SEAL = Seal("arrays", "files")
 
 
