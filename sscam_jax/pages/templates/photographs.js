@@ -19,6 +19,11 @@ const near = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "300px" });
 figures.forEach((figure) => near.observe(figure));
+// A page with few maps draws the others when there is time, so that the browser's own print command finds them too.
+if (figures.length <= 100) {
+  const soon = window.requestIdleCallback ?? setTimeout;
+  figures.forEach((figure) => soon(() => figure.dataset.drawn || redraw(figure)));
+}
 
 function style() {
   const opacity = byId("opacity").value, filter = byId("grey").checked ? "grayscale(1)" : "none";
@@ -77,12 +82,14 @@ for (const figure of figures) {
   // A screen reader says the value in the map that has the focus, not in all of them.
   canvas.addEventListener("focus", () => (figure.querySelector("output").ariaLive = "polite"));
   canvas.addEventListener("blur", () => (figure.querySelector("output").ariaLive = "off"));
-  canvas.addEventListener("pointermove", (event) => {
+  const pointed = (event) => {
     const box = canvas.getBoundingClientRect();
     article.dataset.y = (event.clientY - box.top) / box.height;
     article.dataset.x = (event.clientX - box.left) / box.width;
     tell(article, Number(article.dataset.y), Number(article.dataset.x));
-  });
+  };
+  canvas.addEventListener("pointermove", pointed);
+  canvas.addEventListener("pointerdown", pointed);
   canvas.addEventListener("keydown", (event) => {
     const step = STEPS[event.key];
     if (!step) return;
@@ -111,6 +118,7 @@ async function saveRaw(figure) {
 async function saveOverlay(figure) {
   const map = await mapOf(figure.dataset.map), photo = figure.closest("article").querySelector(".photo");
   const canvas = document.createElement("canvas"), table = tables[byId("colours").value];
+  await photo.decode();
   const width = (canvas.width = photo.naturalWidth), height = (canvas.height = photo.naturalHeight);
   const context = canvas.getContext("2d"), opacity = byId("opacity").value / 100;
   context.drawImage(photo, 0, 0);
