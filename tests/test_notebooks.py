@@ -1,12 +1,15 @@
 """Every notebook runs from its first cell to its last, in a kernel of its own, and shows its figures."""
 
 import pathlib
+import re
 
 import nbclient
 import nbformat
 import pytest
 
-NOTEBOOKS = sorted((pathlib.Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+ROOT = pathlib.Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = ROOT / "docs" / "notebooks"
 
 
 def test_there_are_notebooks():
@@ -21,6 +24,24 @@ def test_committed_without_outputs(path):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             assert cell.outputs == [] and cell.execution_count is None
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_page_is_of_this_notebook(path):
+    """Whoever changes a notebook runs `python docs/notebooks.py NAME`; the page has every cell, in order."""
+    page = (PAGES / f"{path.stem}.md").read_text("utf-8")
+    place = 0
+    for cell in nbformat.read(path, as_version=4).cells:
+        for line in cell.source.split("\n"):
+            place = page.index(line.rstrip(), place)
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", page):
+        assert (PAGES / picture).stat().st_size < 300_000
+
+
+def test_the_pages_are_small():
+    files = [file for file in PAGES.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 6_000_000
+    assert sum(file.suffix == ".webp" for file in files) > 10
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

