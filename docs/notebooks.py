@@ -68,11 +68,11 @@ def write(path: pathlib.Path) -> None:
             parts.append(cell.source)
             continue
         parts.append(fenced(cell.source, "py"))
-        parts += [output(data, folder / f"{i}-{j}.webp") for j, data in enumerate(cell.outputs)]
+        outputs = [output(data, folder / f"{i}-{j}.webp") for j, data in enumerate(cell.outputs)]
+        # What a kernel sends in pieces is one output.
+        parts.append("\n\n".join(filter(None, outputs)).replace("\n```\n\n```text\n", "\n"))
     note = f"*This page is `notebooks/{path.name}` with its outputs, written by `docs/notebooks.py`.*"
-    # What a kernel sends in pieces is one output.
-    text = "\n\n".join(filter(None, parts)).replace("\n```\n\n```text\n", "\n")
-    heading, _, rest = text.partition("\n")
+    heading, _, rest = "\n\n".join(filter(None, parts)).partition("\n")
     (PAGES / f"{path.stem}.md").write_text(f"{heading}\n\n{note}\n{rest}\n", "utf-8")
     if not any(folder.iterdir()):
         folder.rmdir()

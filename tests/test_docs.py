@@ -154,8 +154,8 @@ def blocks(page: str) -> list[Block]:
 
 def words(output: str) -> list[str | float]:
     """What is printed, as words and numbers without the seconds, which are never the same."""
-    found = re.findall(r"-?\d+\.?\d*|[^\s\d\[\](),]+", re.sub(r"[\d.]+ s\b", "", output))
-    return [float(word) if word[-1].isdigit() or word[-1] == "." else word for word in found]
+    found = re.sub(r"[\d.]+ s\b|[\[\](),]", " ", output).split()
+    return [float(word) if re.fullmatch(r"-?\d+\.?\d*", word) else word for word in found]
 
 
 CODE = [page for page in PAGES if blocks(page)]

@@ -32,8 +32,10 @@ def test_the_page_is_of_this_notebook(path):
     page = (PAGES / f"{path.stem}.md").read_text("utf-8")
     place = 0
     for cell in nbformat.read(path, as_version=4).cells:
-        for line in cell.source.split("\n"):
-            place = page.index(line.rstrip(), place)
+        block = cell.source if cell.cell_type == "markdown" else f"\n```py\n{cell.source.rstrip()}\n```\n"
+        # A note stands below the first heading.
+        for part in block.split("\n", 1) if not place else [block]:
+            place = page.index(part, place)
     for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", page):
         assert (PAGES / picture).stat().st_size < 300_000
 
