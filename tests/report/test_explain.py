@@ -12,6 +12,7 @@ from PIL import Image
 
 import sscam_jax as sscam
 from sscam_jax import convert, data, networks
+from sscam_jax.cams import registry
 from sscam_jax.report import _network, _plan, _progress, files
 from sscam_jax.report import explain as explaining
 from sscam_jax.report.explain import Failed, explained
@@ -67,6 +68,20 @@ def test_a_budget_says_how_many_passes_there_are(found):
         # What the text says of the full number is what the method counts.
         assert whole.full[method][0] == whole.saliency[method].passes[0] and " of " not in whole.passes(method, 0)
     assert sscam.explain(_photo(), **SMALL, methods=["ss-cam:budget=2"]).saliency["ss-cam:budget=2"].passes[0] <= 3
+
+
+@pytest.mark.parametrize("budget,expected", [("auto", 11), (None, 11), (4, 6)])
+def test_a_method_with_a_budget_of_its_own_keeps_it(budget, expected):
+    """Ridge-CAM scores 96 channels at most, here 9, and takes two passes more; it never runs all."""
+    found = sscam.explain(_photo(), **SMALL, methods=["ridge-cam"], budget=budget)
+    assert found.passes("ridge-cam", 0) == f"{expected} passes"
+
+
+def test_every_method_can_be_planned():
+    planned = _plan.plan(_plan.Request(list(registry.ENTRIES), num_classes=3, size=56), APPLY, PARAMS, None)
+    assert list(planned) == list(registry.ENTRIES)
+    full = {name: method.full(9) for name, method in planned.items() if method.full(9)}
+    assert full == {"score-cam": 11, "ss-cam": 91}
 
 
 def test_it_shows_itself(found, tmp_path):
