@@ -4,11 +4,11 @@ from sscam_jax.convert.download import cache_folder, fetch
 from sscam_jax.convert.known import KNOWN, Known
 from sscam_jax.convert.read import read_checkpoint, read_metadata, write_checkpoint
 from sscam_jax.convert.rules import (
-    RULES,
     ConversionError,
     flax_to_torchvision,
     torchvision_to_flax,
 )
+from sscam_jax.convert.tables import RULES
 from sscam_jax.convert.unpickle import CheckpointError
 
 __all__ = [

@@ -1,10 +1,11 @@
-"""Convert the tensors of a checkpoint to the parameters of a network and back: one table of rules per network.
+"""Convert the tensors of a checkpoint to the parameters of a network and back, by a table of rules.
 
 A rule is `regex -> (target, transform)`. The regular expression matches torchvision's name of a tensor. The target is
 the path of the parameter that it fills: torchvision's module path and Flax's name of the array. The transform
 rearranges the axes. A tensor or a parameter without a rule is an error.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -50,82 +51,8 @@ FLATTENED = Transform(
     lambda x: x.reshape(7, 7, -1, x.shape[1]).transpose(3, 2, 0, 1).reshape(x.shape[1], -1),
 )
 
-_RESNET_CONV = r"conv1|layer\d\.\d\.(?:conv\d|downsample\.0)"
-_RESNET_NORM = r"bn1|layer\d\.\d\.(?:bn\d|downsample\.1)"
-_SQUEEZENET = (
-    Rule(r"(features\.0|features\.\d+\.(?:squeeze|expand1x1|expand3x3)|classifier\.1)\.weight", r"\1.kernel", CONV),
-    Rule(r"(features\.0|features\.\d+\.(?:squeeze|expand1x1|expand3x3)|classifier\.1)\.bias", r"\1.bias", SAME),
-)
+SCALE = Transform(lambda x: x.reshape(-1), lambda x: x.reshape(-1, 1, 1))  # [c, 1, 1] -> [c]
 
-
-def _layer(theirs: str, ours: str, array: str, transform: Transform) -> tuple[Rule, Rule]:
-    """Return the rules of a module with a weight and a bias. `theirs` includes the mark before these words."""
-    return Rule(f"{theirs}weight", f"{ours}.{array}", transform), Rule(f"{theirs}bias", f"{ours}.bias", SAME)
-
-
-_ENCODER = r"(encoder\.layers\.encoder_layer_\d+"
-# torchvision's names, the names in its older files (linear_1, linear_2), then timm's. All three store q, k and v, in
-# this order, as the rows of one matrix. Within each, the heads follow one another.
-_VIT = (
-    *_layer(r"(conv_proj)\.", r"\1", "kernel", CONV),
-    Rule("(class_token)", r"\1", SAME),
-    Rule(r"(encoder\.pos_embedding)", r"\1", SAME),
-    *_layer(rf"{_ENCODER}\.ln_[12]|encoder\.ln)\.", r"\1", "scale", SAME),
-    *_layer(rf"{_ENCODER}\.self_attention\.in_proj)_", r"\1", "kernel", DENSE),
-    *_layer(rf"{_ENCODER}\.(?:self_attention\.out_proj|mlp\.[03])|heads\.head)\.", r"\1", "kernel", DENSE),
-    *_layer(rf"{_ENCODER}\.mlp)\.linear_1\.", r"\1.0", "kernel", DENSE),
-    *_layer(rf"{_ENCODER}\.mlp)\.linear_2\.", r"\1.3", "kernel", DENSE),
-    *_layer(r"patch_embed\.proj\.", "conv_proj", "kernel", CONV),
-    Rule("cls_token", "class_token", SAME),
-    Rule("pos_embed", "encoder.pos_embedding", SAME),
-    *_layer(r"blocks\.(\d+)\.norm([12])\.", r"encoder.layers.encoder_layer_\1.ln_\2", "scale", SAME),
-    *_layer(r"norm\.", "encoder.ln", "scale", SAME),
-    *_layer(r"head\.", "heads.head", "kernel", DENSE),
-    *(
-        rule
-        for theirs, ours in (
-            (r"attn\.qkv", "self_attention.in_proj"),
-            (r"attn\.proj", "self_attention.out_proj"),
-            (r"mlp\.fc1", "mlp.0"),
-            (r"mlp\.fc2", "mlp.3"),
-        )
-        for rule in _layer(rf"blocks\.(\d+)\.{theirs}\.", rf"encoder.layers.encoder_layer_\1.{ours}", "kernel", DENSE)
-    ),
-)
-_SWIN = (
-    *_layer(r"(features\.0\.0)\.", r"\1", "kernel", CONV),
-    *_layer(r"(features\.0\.2|features\.\d\.norm|features\.\d\.\d\.norm[12]|norm)\.", r"\1", "scale", SAME),
-    *_layer(r"(features\.\d\.\d\.(?:attn\.(?:qkv|proj)|mlp\.[03])|head)\.", r"\1", "kernel", DENSE),
-    Rule(r"(features\.\d\.reduction)\.weight", r"\1.kernel", DENSE),
-    Rule(r"(features\.\d\.\d\.attn\.relative_position_bias_table)", r"\1", SAME),
-    Rule(r"features\.\d\.\d\.attn\.relative_position_index", None, SAME),  # computed from the size of the window
-)
-RULES: dict[str, tuple[Rule, ...]] = {
-    "resnet18": (
-        Rule(rf"({_RESNET_CONV})\.weight", r"\1.kernel", CONV),
-        Rule(rf"({_RESNET_NORM})\.weight", r"\1.scale", SAME),
-        Rule(rf"({_RESNET_NORM})\.bias", r"\1.bias", SAME),
-        Rule(rf"({_RESNET_NORM})\.running_(mean|var)", r"\1.\2", SAME),
-        Rule(rf"({_RESNET_NORM})\.num_batches_tracked", None, SAME),  # a counter of training
-        Rule(r"fc\.weight", "fc.kernel", DENSE),
-        Rule(r"fc\.bias", "fc.bias", SAME),
-    ),
-    "vgg16": (
-        Rule(r"(features\.\d+)\.weight", r"\1.kernel", CONV),
-        Rule(r"classifier\.0\.weight", "classifier.0.kernel", FLATTENED),
-        Rule(r"(classifier\.[36])\.weight", r"\1.kernel", DENSE),
-        Rule(r"((?:features|classifier)\.\d+)\.bias", r"\1.bias", SAME),
-    ),
-    "squeezenet1_0": _SQUEEZENET,
-    "squeezenet1_1": _SQUEEZENET,
-    "vit_b_16": _VIT,
-    "vit_s_16": _VIT,
-    "swin_t": _SWIN,
-}
-"""The table of each network. The first rule whose pattern matches a name is used.
-
-A target of `None` stands for a tensor that inference does not need.
-"""
 # A converted file has the paths of the parameters as names.
 CONVERTED = (Rule(r"(.+)", r"\1", SAME),)
 # The last words of torchvision's names.
@@ -177,13 +104,19 @@ class _Tensor(NamedTuple):
     shape: tuple[int, ...]
 
 
+@functools.cache
+def _theirs(transform: Transform, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of torchvision's array for a parameter of this shape."""
+    return jax.eval_shape(transform.backward, jax.ShapeDtypeStruct(shape, np.float32)).shape
+
+
 def _tensor(path: str, array: Any, rules: tuple[Rule, ...]) -> _Tensor:
     """Return the torchvision tensor that fills the parameter at `path`."""
     # The rules run from torchvision's names to paths. To invert them, try every name that the module may have.
     module = path.rpartition(".")[0]
     for name in (path, *(f"{module}{mark}{leaf}" for mark in "._" for leaf in _LEAVES)):
         if (found := _match(name, rules)) and found[0] == path:
-            return _Tensor(name, found[1], jax.eval_shape(found[1].backward, array).shape)
+            return _Tensor(name, found[1], _theirs(found[1], tuple(array.shape)))
     raise ConversionError(f"unmatched: no rule fills the parameter {path!r}")
 
 
@@ -229,27 +162,32 @@ def torchvision_to_flax(
         {'fc': {'bias': array([1., 2.], dtype=float32)}}
     """
     expected = {path: _tensor(path, leaf, rules) for path, leaf in flatten(template).items()}
-    sources: dict[str, list[str]] = {path: [] for path in expected}
+    shapes = {path: tuple(leaf.shape) for path, leaf in flatten(template).items()}
+    sources: dict[str, list[tuple[str, Transform]]] = {path: [] for path in expected}
     problems = []
     for name, tensor in state_dict.items():
         match _match(name, rules):
             case (None, _):
                 continue
-            case (str(path), _) if path in sources:
-                sources[path].append(name)
+            case (str(path), transform) if path in sources:
+                sources[path].append((name, transform))
             case _:
                 problems.append(f"unmatched: {name} {np.shape(tensor)}")
     flat = {}
-    for path, names in sources.items():
-        name, transform, shape = expected[path]
+    for path, found in sources.items():
+        names = [name for name, _ in found]
         if len(names) != 1:
-            problems.append(f"filled twice: {path} by {names}" if names else f"missing: {name} {shape}")
+            missing = f"missing: {expected[path].name} {expected[path].shape}"
+            problems.append(f"filled twice: {path} by {names}" if names else missing)
             continue
-        tensor = np.asarray(state_dict[names[0]]).astype(np.float32, copy=False)
+        [(name, transform)] = found
+        # Tables may know a tensor by several names, each with a layout of its own.
+        shape = _theirs(transform, shapes[path])
+        tensor = np.asarray(state_dict[name]).astype(np.float32, copy=False)
         if tensor.shape != shape:
-            problems.append(f"wrong shape: {names[0]} is {tensor.shape}, expected {shape}")
+            problems.append(f"wrong shape: {name} is {tensor.shape}, expected {shape}")
         elif not np.isfinite(tensor).all():
-            problems.append(f"not finite: {names[0]} holds NaN or infinity")
+            problems.append(f"not finite: {name} holds NaN or infinity")
         else:
             flat[path] = np.ascontiguousarray(transform.forward(tensor))
     if problems:

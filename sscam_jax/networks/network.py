@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -66,6 +66,11 @@ class Named(nnx.Module):
     def __init__(self, children: Mapping[str, nnx.Module]) -> None:
         for name, child in children.items():
             setattr(self, name, child)
+
+
+def submodules(module: nnx.Module, paths: Iterable[str]) -> Stages:
+    """Return the submodules at these dotted paths as stages, in order."""
+    return {path: functools.reduce(getattr, path.split("."), module) for path in paths}
 
 
 @functools.cache
@@ -243,6 +248,13 @@ def max_pool(
         sizes[axis], strides[axis], pads[axis] = window, stride, (padding, far_padding(maps.shape[axis]))
         maps = lax.reduce_window(maps, -jnp.inf, lax.max, sizes, strides, pads)
     return maps
+
+
+def average_pool(maps: Float[Array, "b height width c"], window: int) -> Float[Array, "b h w c"]:
+    """Average pooling with windows that do not overlap. As in PyTorch, rows and columns that fill no window are cut."""
+    b, height, width, c = maps.shape
+    h, w = height // window, width // window
+    return maps[:, : h * window, : w * window].reshape(b, h, window, w, window, c).mean(axis=(2, 4))
 
 
 def adaptive_average_pool(maps: Float[Array, "b height width c"], size: int) -> Float[Array, "b size size c"]:

@@ -16,10 +16,15 @@ from sscam_jax import convert
 from sscam_jax._support import choose
 from sscam_jax.convert import ndf, rules
 from sscam_jax.convert.archives import unnested
+from sscam_jax.convert.hub import fetch_repository, is_repository
 from sscam_jax.convert.read import clean
 from sscam_jax.networks import head as heads
+from sscam_jax.networks.convnext import CONVNEXT_TINY
+from sscam_jax.networks.densenet import DENSENET121
+from sscam_jax.networks.efficientnet import EFFICIENTNET_B0, EFFICIENTNET_LITE0
+from sscam_jax.networks.mobilenet import MOBILENET_V2, MOBILENET_V3_LARGE, MOBILENET_V3_SMALL
 from sscam_jax.networks.network import Network, cut, stage_names, template
-from sscam_jax.networks.resnet import RESNET18
+from sscam_jax.networks.resnet import RESNET18, RESNET34, RESNET50, RESNET101
 from sscam_jax.networks.squeezenet import SQUEEZENET1_0, SQUEEZENET1_1
 from sscam_jax.networks.swin import SWIN_T
 from sscam_jax.networks.vgg import VGG16_NETWORK
@@ -28,7 +33,11 @@ from sscam_jax.types import Apply, Params
 
 _NETWORKS = {
     network.name: network
-    for network in (RESNET18, VGG16_NETWORK, SQUEEZENET1_0, SQUEEZENET1_1, VIT_B_16, VIT_S_16, SWIN_T)
+    for network in (
+        *(RESNET18, RESNET34, RESNET50, RESNET101, VGG16_NETWORK, SQUEEZENET1_0, SQUEEZENET1_1, DENSENET121),
+        *(MOBILENET_V2, MOBILENET_V3_SMALL, MOBILENET_V3_LARGE, EFFICIENTNET_B0, EFFICIENTNET_LITE0),
+        *(CONVNEXT_TINY, VIT_B_16, VIT_S_16, SWIN_T),
+    )
 }
 _FORMAT = "sscam_jax"  # the metadata of a converted file has this format
 
@@ -65,8 +74,8 @@ def models() -> tuple[Model, ...]:
         One entry per network.
 
     Example:
-        >>> [model.name for model in models()]
-        ['resnet18', 'vgg16', 'squeezenet1_0', 'squeezenet1_1', 'vit_b_16', 'vit_s_16', 'swin_t']
+        >>> [model.name for model in models()][:4]
+        ['resnet18', 'resnet34', 'resnet50', 'resnet101']
         >>> models()[0].default_layer
         'layer4'
 
@@ -124,7 +133,7 @@ def init_params(name: str, key: Key[Array, ""], *, num_classes: int = 1000) -> P
     kernels = {path: shape for path, shape in shapes.items() if path.endswith(".kernel")}
     arrays = dict(zip(kernels, _he_normal(key, tuple(kernels.values())), strict=True))
     for path in shapes.keys() - kernels.keys():
-        arrays[path] = jnp.full(shapes[path], float(path.endswith((".scale", ".var"))), jnp.float32)
+        arrays[path] = jnp.full(shapes[path], float(path.endswith(("scale", ".var"))), jnp.float32)
     return rules.unflatten(arrays)
 
 
@@ -139,22 +148,27 @@ def _he_normal(key: Key[Array, ""], shapes: tuple[tuple[int, ...], ...]) -> list
 
 def _hint(tensors: Mapping[str, np.ndarray]) -> str:
     """Name the network whose checkpoint this seems to be: at least nine tenths of its tensors are there."""
+    found: list[tuple[int, str, dict[str, Any]]] = []
     for network in _NETWORKS.values():
-        shapes = rules.torchvision_shapes(rules.RULES[network.name], template(network, 1))
+        shapes = rules.torchvision_shapes(convert.RULES[network.name], template(network, 1))
         # The last layer has another shape with other classes, hence nine tenths and not all.
         same = [name for name, shape in shapes.items() if name in tensors and tensors[name].shape == shape]
         if len(same) >= 0.9 * len(shapes):
-            [bias] = [name for name, shape in shapes.items() if shape == (1,)]
-            classes = f" with {len(tensors[bias])} classes" if bias in tensors and tensors[bias].ndim else ""
-            return f" (it looks like one of {network.name!r}{classes})"
-    return ""
+            found.append((len(same), network.name, shapes))
+    if not found:
+        return ""
+    # All tensors of ResNet-18 are in a file of ResNet-34 too, so the network that has most of them is meant.
+    _, model, shapes = max(found, key=lambda each: each[0])
+    [bias] = [name for name, shape in shapes.items() if shape == (1,)]
+    classes = f" with {len(tensors[bias])} classes" if bias in tensors and tensors[bias].ndim else ""
+    return f" (it looks like one of {model!r}{classes})"
 
 
 def _fill(
     tensors: Mapping[str, np.ndarray], network: Network, num_classes: int, origin: str, ours: bool
 ) -> dict[str, Any]:
     """Return the parameters. `ours` says that the tensors have the paths of the parameters, not torchvision's names."""
-    table = rules.CONVERTED if ours else rules.RULES[network.name]
+    table = rules.CONVERTED if ours else convert.RULES[network.name]
     try:
         if not ours and ndf.is_ndf(tensors):
             tensors = ndf.ndf_to_torchvision(tensors)
@@ -219,7 +233,8 @@ def load(
     compilation.
 
     Args:
-        name: the network, one of `models()`.
+        name: the network, one of `models()`; or a repository of the Hugging Face Hub, `timm/NAME` or `hf:OWNER/NAME`,
+            which says its network and number of classes itself (extra `hub`; `convert.hub`).
         layer: the layer to cut after, by torchvision's module path. A ViT also takes timm's names. None is the
             default layer of `models()`.
         checkpoint: where the parameters come from:
@@ -233,8 +248,8 @@ def load(
               "state_dict", and the names may have the prefix `module.`.
             - Parameters, as this function returns them.
 
-            The tensors of a ViT may also have timm's names.
-        num_classes: the number of logits of the checkpoint; None: a head's own, else 1000.
+            The tensors of ViT, EfficientNet and ConvNeXt may also have timm's names.
+        num_classes: the number of logits of the checkpoint; None: what a head or a repository says, else 1000.
 
     Returns:
         The network, hashed by value, and its parameters: a nested dict of float32 arrays.
@@ -250,9 +265,13 @@ def load(
         (1, 2)
 
     References:
-        ResNet: arXiv 1512.03385. VGG: arXiv 1409.1556. SqueezeNet: arXiv 1602.07360. ViT: arXiv 2010.11929.
-        Swin: arXiv 2103.14030.
+        ResNet: arXiv 1512.03385. VGG: 1409.1556. SqueezeNet: 1602.07360. DenseNet: 1608.06993. MobileNet: 1801.04381
+        and 1905.02244. EfficientNet: 1905.11946. ConvNeXt: 2201.03545. ViT: 2010.11929. Swin: 2103.14030.
     """
+    if is_repository(name):
+        if checkpoint is not None:
+            raise ValueError(f"{name!r} has its own weights: leave `checkpoint` out, or name one of `models()`")
+        name, num_classes, checkpoint = fetch_repository(name)
     network = _network(name)
     head = heads.find(name, checkpoint)
     if num_classes is None:
@@ -295,7 +314,7 @@ def convert_checkpoint(
     Example:
         >>> import tempfile
         >>> params = init_params("squeezenet1_1", jax.random.key(0), num_classes=2)
-        >>> state_dict = rules.flax_to_torchvision(params, rules.RULES["squeezenet1_1"])
+        >>> state_dict = rules.flax_to_torchvision(params, convert.RULES["squeezenet1_1"])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     theirs, ours = pathlib.Path(folder, "theirs.npz"), pathlib.Path(folder, "ours.safetensors")
         ...     convert.write_checkpoint(theirs, state_dict)
@@ -310,6 +329,6 @@ def convert_checkpoint(
     back = _converted_model(source) is not None
     params = _read(source, network, num_classes)
     if back:
-        convert.write_checkpoint(target, rules.flax_to_torchvision(params, rules.RULES[name]))
+        convert.write_checkpoint(target, rules.flax_to_torchvision(params, convert.RULES[name]))
     else:
         convert.write_checkpoint(target, rules.flatten(params), metadata={"format": _FORMAT, "model": name})

@@ -5,7 +5,6 @@ The default layer is the last normalisation. Average pooling and one linear laye
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from sscam_jax.networks.network import Named, Network, Stages
+from sscam_jax.networks.network import Named, Network, Stages, submodules
 from sscam_jax.networks.vit import Norm
 
 _EPSILON = 1e-5
@@ -140,13 +139,7 @@ class SwinTransformer(nnx.Module):
         self.head = nnx.Linear(width, num_classes, rngs=rngs)
 
     def body(self) -> Stages:
-        stages: Stages = {}
-        for name in (*self.names, "norm"):
-            module: Any = self
-            for part in name.split("."):
-                module = getattr(module, part)
-            stages[name] = module
-        return stages
+        return submodules(self, (*self.names, "norm"))
 
     def pool(self, activations: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
         return activations.mean(axis=(1, 2))

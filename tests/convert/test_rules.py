@@ -5,8 +5,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from sscam_jax.convert import ndf, rules
-from sscam_jax.convert.rules import RULES, SAME, ConversionError, Rule
+from sscam_jax.convert import RULES, ndf, rules
+from sscam_jax.convert.rules import SAME, ConversionError, Rule
 from sscam_jax.networks import registry
 from tests.golden.random_tensors import weight
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sscam_jax import data, networks
+from sscam_jax import convert, data, networks
 from sscam_jax.convert import rules
 from tests.golden.random_tensors import summary, uniform
 
@@ -83,7 +83,7 @@ def test_torchvisions_folded_resnet18_to_the_end_of_layer3(assets):
     folder = assets / "weights/resnet18_partial_bnfolded"
     tensors = {file.stem: np.load(file) for file in folder.glob("*.npy")}
     network = networks.init_params("resnet18", jax.random.key(0))
-    shapes = rules.torchvision_shapes(rules.RULES["resnet18"], network)
+    shapes = rules.torchvision_shapes(convert.RULES["resnet18"], network)
     # Batch normalisation that adds the convolution's bias and nothing else; layer4 has no kernels.
     state_dict = {}
     for name, shape in shapes.items():

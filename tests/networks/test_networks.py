@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from sscam_jax import networks
+from sscam_jax import convert, networks
 from sscam_jax.convert import rules
 from sscam_jax.networks import network as shared
 from sscam_jax.networks import registry
@@ -27,7 +27,7 @@ def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
 
 
 def state_dict(name: str, num_classes: int = CLASSES) -> dict[str, np.ndarray]:
-    shapes = rules.torchvision_shapes(rules.RULES[name], registry._template(registry._network(name), num_classes))
+    shapes = rules.torchvision_shapes(convert.RULES[name], registry._template(registry._network(name), num_classes))
     return {tensor: weight(tensor, shape) for tensor, shape in shapes.items()}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sscam_jax as sscam
-from sscam_jax import networks
+from sscam_jax import convert, networks
 from sscam_jax.convert import rules
 from sscam_jax.networks import network as shared
 from sscam_jax.networks import registry
@@ -20,7 +20,7 @@ from tests.networks.test_networks import relative_error
 GOLDEN = dict(np.load(pathlib.Path(__file__).parent.parent / "golden/swin.npz"))
 CLASSES = 7
 SIZES = ((224, 224), (97, 130))  # the other one pads windows and mergings, and has a single window at the end
-TABLE = rules.RULES["swin_t"]
+TABLE = convert.RULES["swin_t"]
 TINY = Swin(width=12, depths=(2, 2), heads=(2, 3), window=2).network("tiny")
 
 

@@ -12,7 +12,7 @@ import pytest
 from jax import export
 
 import sscam_jax as sscam
-from sscam_jax import networks, ops
+from sscam_jax import convert, networks, ops
 from sscam_jax.convert import rules
 from sscam_jax.networks import network as shared
 from sscam_jax.networks import registry
@@ -24,7 +24,7 @@ from tests.networks.test_networks import relative_error
 GOLDEN = dict(np.load(pathlib.Path(__file__).parent.parent / "golden/vit.npz"))
 CLASSES, LABEL = 7, 3
 TINY = ViT(width=24, depth=2, heads=3, patch=4, image=16).network("tiny")
-TABLE = rules.RULES["vit_b_16"]
+TABLE = convert.RULES["vit_b_16"]
 BLOCK = "encoder.layers.encoder_layer_"
 CUTS = ("conv_proj", "encoder.dropout", f"{BLOCK}0.ln_1", f"{BLOCK}0", f"{BLOCK}1.ln_1", f"{BLOCK}1")
 
@@ -141,7 +141,7 @@ def test_conversion_is_a_bijection_under_three_namings():
 
 def test_registered_tiny_loads_converts_and_starts_at_random(monkeypatch, tmp_path):
     monkeypatch.setitem(registry._NETWORKS, "tiny", TINY)
-    monkeypatch.setitem(rules.RULES, "tiny", TABLE)
+    monkeypatch.setitem(convert.RULES, "tiny", TABLE)
     tensors = {timm_name(name): weight(name, shape) for name, shape in names_and_shapes().items()}
     theirs, ours = tmp_path / "theirs.npz", tmp_path / "ours.safetensors"
     registry.convert.write_checkpoint(theirs, tensors)
