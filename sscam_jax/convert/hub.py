@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import warnings
 from pathlib import Path
@@ -102,16 +103,18 @@ def _unknown(name: str, network: str) -> str:
 
 def _download(repository: str, filename: str, revision: str) -> Path:
     hub = imported("huggingface_hub", "hub")
-    errors = hub.errors
+    from huggingface_hub import constants, errors
+
+    endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)  # its client reads the variable when it is imported
     try:
-        return Path(hub.hf_hub_download(repository, filename, revision=revision or None))
+        return Path(hub.hf_hub_download(repository, filename, revision=revision or None, endpoint=endpoint))
     except errors.LocalEntryNotFoundError as error:  # first, because it is a kind of EntryNotFoundError
         raise CheckpointError(
-            f"{filename} of {repository!r} is not in the cache, and {hub.constants.ENDPOINT} can't be reached: "
+            f"{filename} of {repository!r} is not in the cache, and {endpoint} can't be reached: "
             "download the file elsewhere and give it as `checkpoint=`, with the name of the network"
         ) from error
     except errors.RepositoryNotFoundError as error:
-        raise CheckpointError(f"{hub.constants.ENDPOINT} has no repository {repository!r}, or it is private") from error
+        raise CheckpointError(f"{endpoint} has no repository {repository!r}, or it is private") from error
     except errors.RevisionNotFoundError as error:
         raise CheckpointError(f"{repository!r} has no revision {revision!r}") from error
     except errors.EntryNotFoundError as error:

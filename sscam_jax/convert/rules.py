@@ -59,9 +59,12 @@ CONVERTED = (Rule(r"(.+)", r"\1", SAME),)
 _LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 
+_compiled = functools.cache(re.compile)  # re's own cache is smaller than the longest table
+
+
 def _match(name: str, rules: tuple[Rule, ...]) -> tuple[str | None, Transform] | None:
     for rule in rules:
-        if found := re.fullmatch(rule.pattern, name):
+        if found := _compiled(rule.pattern).fullmatch(name):
             return (None if rule.target is None else found.expand(rule.target)), rule.transform
     return None
 

@@ -1,13 +1,8 @@
 """One table of rules per network: torchvision's names of its tensors, and the names that other libraries give them."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
-
-from sscam_jax.convert.rules import CONV, DENSE, FLATTENED, SAME, SCALE, ConversionError, Rule, Transform
-from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD
+from sscam_jax.convert.rules import CONV, DENSE, FLATTENED, SAME, SCALE, Rule, Transform
 
 _RESNET_CONV = r"conv1|layer\d\.\d+\.(?:conv\d|downsample\.0)"
 _RESNET_NORM = r"bn1|layer\d\.\d+\.(?:bn\d|downsample\.1)"

@@ -68,6 +68,16 @@ class Named(nnx.Module):
             setattr(self, name, child)
 
 
+class _OneKey(nnx.Rngs):
+    """Random streams of which only the shapes are used: the same key for all. A counter would be traced at each draw."""
+
+    def __init__(self) -> None:
+        pass
+
+    def params(self) -> Array:
+        return jax.random.key(0)
+
+
 def submodules(module: nnx.Module, paths: Iterable[str]) -> Stages:
     """Return the submodules at these dotted paths as stages, in order."""
     return {path: functools.reduce(getattr, path.split("."), module) for path in paths}
@@ -77,7 +87,7 @@ def submodules(module: nnx.Module, paths: Iterable[str]) -> Stages:
 def _skeleton(network: Network, num_classes: int) -> tuple[Any, Any, Params]:
     """Return the graph of the module, the tree of its state and the shapes of its parameters. Allocates no arrays."""
     # Cached, because building the module costs far more than one call of a jitted network.
-    module = nnx.eval_shape(lambda: network.build(num_classes, nnx.Rngs(0)))
+    module = nnx.eval_shape(lambda: network.build(num_classes, _OneKey()))
     graph, state = nnx.split(module)
     return graph, jax.tree.structure(state), nnx.to_pure_dict(state)
 
@@ -108,7 +118,7 @@ def bind(network: Network, num_classes: int, params: Params) -> Classifier:
 def stage_names(network: Network) -> tuple[str, ...]:
     """Return the names of the stages, in order."""
     # The names are the same for every number of classes, so one class is enough.
-    return tuple(nnx.eval_shape(lambda: network.build(1, nnx.Rngs(0))).body())
+    return tuple(nnx.eval_shape(lambda: network.build(1, _OneKey())).body())
 
 
 def _resolve(network: Network, layer: str) -> str:
@@ -207,7 +217,7 @@ class ForCPU:
 @functools.cache
 def _conv3x3_paths(network: Network) -> tuple[tuple[str, ...], ...]:
     """Return where the kernels of the `Conv3x3` layers are in the parameters."""
-    module = nnx.eval_shape(lambda: network.build(1, nnx.Rngs(0)))
+    module = nnx.eval_shape(lambda: network.build(1, _OneKey()))
     return tuple(tuple(map(str, path)) for path, node in nnx.iter_graph(module) if isinstance(node, Conv3x3))
 
 

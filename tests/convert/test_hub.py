@@ -17,7 +17,7 @@ from sscam_jax.networks import network as shared
 from sscam_jax.networks import registry
 from tests.golden.random_tensors import weight
 
-client = pytest.importorskip("huggingface_hub")
+constants = pytest.importorskip("huggingface_hub.constants")
 COMMIT, CLASSES = "0" * 40, 3
 
 
@@ -53,8 +53,8 @@ def server(tmp_path, monkeypatch):
     with Server(("127.0.0.1", 0), Server.Handler) as server:
         server.files = {}
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(client.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setattr(client.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         yield server
         server.shutdown()
 
@@ -72,7 +72,7 @@ def put(server, tmp_path: pathlib.Path, repository: str, config: dict, tensors: 
         server.files[f"/{repository}/resolve/main/model.safetensors"] = (tmp_path / "model.safetensors").read_bytes()
 
 
-def test_a_network_of_timm_with_its_own_number_of_classes(server, tmp_path):
+def test_a_network_of_timm_with_its_own_number_of_classes(server, tmp_path, monkeypatch):
     tensors = timm_tensors("resnet18")
     put(server, tmp_path, "timm/resnet18.x", {"architecture": "resnet18", "num_classes": CLASSES}, tensors)
     apply, params = sscam.load("timm/resnet18.x", layer="layer3")
@@ -80,8 +80,7 @@ def test_a_network_of_timm_with_its_own_number_of_classes(server, tmp_path):
     assert apply == expected
     jax.tree.map(np.testing.assert_array_equal, params, theirs)
     server.files.clear()  # from now on only the cache has it
-    server.shutdown()
-    server.server_close()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     jax.tree.map(np.testing.assert_array_equal, sscam.load("timm/resnet18.x")[1], theirs)
 
 
@@ -123,8 +122,9 @@ def test_refusals(server, tmp_path):
 
 
 def test_no_connection(monkeypatch, tmp_path):
-    monkeypatch.setattr(client.constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(client.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the client tries six times, for half a minute
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     message = "config.json of 'timm/resnet18.x' is not in the cache, and http://127.0.0.1:9 can't be reached: download"
     with pytest.raises(convert.CheckpointError, match=message):
         sscam.load("timm/resnet18.x")

@@ -11,8 +11,10 @@ from tests.networks.test_networks import CLASSES, state_dict
 
 def test_models_lists_layers_and_checkpoints():
     listed = {model.name: model for model in networks.models()}
-    cnns = ("resnet18", "vgg16", "squeezenet1_0", "squeezenet1_1")
-    assert tuple(listed) == (*cnns, "vit_b_16", "vit_s_16", "swin_t")
+    resnets = tuple(f"resnet{depth}" for depth in (18, 34, 50, 101))
+    cnns = (*resnets, "vgg16", "squeezenet1_0", "squeezenet1_1", "densenet121")
+    small = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0", "efficientnet_lite0")
+    assert tuple(listed) == (*cnns, *small, "convnext_tiny", "vit_b_16", "vit_s_16", "swin_t")
     for model in listed.values():
         assert model.default_layer in model.layers
         assert model.default_checkpoint in (model.checkpoints or (None,))
@@ -22,7 +24,7 @@ def test_models_lists_layers_and_checkpoints():
 
 
 def test_unknown_names_are_refused_with_the_choices():
-    with pytest.raises(ValueError, match="network 'resnet' is not known; choose from 'resnet18', 'vgg16', .*"):
+    with pytest.raises(ValueError, match="network 'resnet' is not known; choose from 'resnet18', 'resnet34', .*"):
         networks.load("resnet")
     with pytest.raises(ValueError, match="network 'resnet18' has no layer 'layer5'; choose from 'layer1', 'layer2', "):
         networks.load("resnet18", layer="layer5")
