@@ -52,7 +52,7 @@ class EfficientNet(nnx.Module):
     def _lite_stem(self, images: Float[Array, "b height width 3"]) -> Float[Array, "b h w c"]:
         # Images come normalised as for the other networks. The padding of zeros stands for other pixels here, so the
         # change of the normalisation can't be made in the kernel.
-        mean, std = (np.float32(each) for each in (IMAGENET_MEAN, IMAGENET_STD))
+        mean, std = (np.array(each, np.float32) for each in (IMAGENET_MEAN, IMAGENET_STD))
         scale, shift = std / np.float32(_LITE_STD), (mean - np.float32(_LITE_MEAN)) / np.float32(_LITE_STD)
         scaled = images * scale.astype(images.dtype)[None, None, None] + shift.astype(images.dtype)[None, None, None]
         return getattr(self.features, "0")(scaled)

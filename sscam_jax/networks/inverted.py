@@ -27,8 +27,10 @@ class Style:
 
     def conv(self, c_in: int, c_out: int, size: int, stride: int, rngs: nnx.Rngs, groups: int = 1) -> nnx.Conv:
         padding = "SAME" if self.same else size // 2
-        options = {"padding": padding, "feature_group_count": groups, "use_bias": False}
-        return nnx.Conv(c_in, c_out, (size, size), stride, rngs=rngs, **options)
+        kernel = (size, size)
+        return nnx.Conv(
+            c_in, c_out, kernel, stride, padding=padding, feature_group_count=groups, use_bias=False, rngs=rngs
+        )
 
     def norm(self, channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
         return nnx.BatchNorm(channels, use_running_average=True, epsilon=self.epsilon, rngs=rngs)

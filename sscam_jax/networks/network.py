@@ -69,7 +69,7 @@ class Named(nnx.Module):
 
 
 class _OneKey(nnx.Rngs):
-    """Random streams of which only the shapes are used: the same key for all. A counter would be traced at each draw."""
+    """One key for all parameters, of which only the shapes are used. A counter would be traced again at each draw."""
 
     def __init__(self) -> None:
         pass
