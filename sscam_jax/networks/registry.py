@@ -271,7 +271,10 @@ def load(
     if is_repository(name):
         if checkpoint is not None:
             raise ValueError(f"{name!r} has its own weights: leave `checkpoint` out, or name one of `models()`")
-        name, num_classes, checkpoint = fetch_repository(name)
+        found = fetch_repository(name)
+        if num_classes not in (None, found.num_classes):
+            raise ValueError(f"num_classes is {num_classes}, but {name!r} has {found.num_classes} classes")
+        name, num_classes, checkpoint = found
     network = _network(name)
     head = heads.find(name, checkpoint)
     if num_classes is None:

@@ -39,7 +39,7 @@ from table import SHIPPED, table  # noqa: E402
 
 import sscam_jax as sscam  # noqa: E402
 from sscam_jax import convert  # noqa: E402
-from sscam_jax.convert.rules import RULES  # noqa: E402
+from sscam_jax.convert import RULES  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
 GRAD_CAM_REPEATS = 5  # within a round, for it takes milliseconds

@@ -78,6 +78,8 @@ def test_a_network_of_timm_with_its_own_number_of_classes(server, tmp_path, monk
     apply, params = sscam.load("timm/resnet18.x", layer="layer3")
     expected, theirs = sscam.load("resnet18", layer="layer3", checkpoint=tensors, num_classes=CLASSES)
     assert apply == expected
+    with pytest.raises(ValueError, match="num_classes is 10, but 'timm/resnet18.x' has 3 classes"):
+        sscam.load("timm/resnet18.x", num_classes=10)
     jax.tree.map(np.testing.assert_array_equal, params, theirs)
     server.files.clear()  # from now on only the cache has it
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

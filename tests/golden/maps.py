@@ -26,7 +26,7 @@ from torch import nn
 
 import sscam_jax as sscam
 from sscam_jax import convert
-from sscam_jax.convert.rules import RULES
+from sscam_jax.convert import RULES
 
 for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
     sys.modules.setdefault(name, mock.MagicMock())
