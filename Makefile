@@ -31,6 +31,7 @@ accelerators: $(VENV)/.dev $(VENV)/.aot
 
 # The short form is in `make test`: tests/reliability. This takes half an hour and prints the figures of docs/tested.md.
 reliability: $(VENV)/.dev
+	$(BIN)/pytest -m "slow or not slow" tests/reliability
 	$(BIN)/python -m tests.reliability.mutations 20000 5000
 	$(BIN)/python -m tests.reliability.campaign 100
 

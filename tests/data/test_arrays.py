@@ -42,7 +42,7 @@ def test_photographs_of_hugging_face_datasets():
     pictures = [Image.new("RGB", (20, 10), (10 * i, 0, 0)) for i in range(3)]
     rows = datasets.Dataset.from_dict(dict(image=pictures, label=[2, 0, 1], box=[[[0, 0, 10, 5]]] * 3))
     source = sscam.data.from_rows(rows.cast_column("image", datasets.Image()), boxes="box")
-    [batch] = sscam.data.batches(source, batch_size=3, size=8, mean=(0, 0, 0), std=(1, 1, 1))
+    [batch] = sscam.data.batches(source, batch_size=3, size=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     assert batch.labels.tolist() == [2, 0, 1]
     np.testing.assert_allclose(255 * batch.images[:, 4, 4, 0], [0, 10, 20], atol=0.1)
     np.testing.assert_allclose(batch.boxes[:, 0], [[0, 0, 1, 0.25]] * 3)

@@ -3,14 +3,18 @@
 import errno
 import os
 import pathlib
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import sscam_jax as sscam
 from sscam_jax.evaluation import parts, run_folder, study
 from sscam_jax.evaluation.run_folder import Run
 from tests.evaluation.test_run_folder import NOTED, PRINT, SEAL, part
@@ -130,3 +134,113 @@ def test_the_tables_of_a_run_that_is_going_on(tmp_path):
     assert study.table(tmp_path).stored.unfinished == []
     assert seen and max(seen) <= 2 * small_run.BATCHES
     assert np.isfinite(run_folder.read(tmp_path).results.values).all()
+
+
+# ---- disks, permissions, memory, clocks ----
+
+IMAGES, LABELS = small_run.IMAGES[:8], np.arange(8) % 3
+
+
+def evaluate(out: pathlib.Path) -> None:
+    """A small run in this process."""
+    batches = sscam.data.from_arrays(IMAGES, labels=LABELS, batch_size=2)
+    apply = sscam.Apply(small_run.features, small_run.head)
+    sscam.evaluate(apply, jnp.eye(3), batches, ["grad-cam"], ["average-drop"], out=out)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A small run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("small") / "run"
+    evaluate(out)
+    return out
+
+
+def same(one: pathlib.Path, other: pathlib.Path) -> bool:
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in campaign.TABLES)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root mounts a small disk")
+def test_a_real_disk_that_is_full_again_and_again(tmp_path, small):
+    """A disk that grows by 12 KiB per call, from nothing to enough: configuration, parts and tables meet its end."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("this machine lets no one mount a disk")
+    try:
+        places, size = set(), 4
+        while True:
+            try:
+                evaluate(disk / "run")
+                break
+            except OSError as error:
+                assert error.errno == errno.ENOSPC, error
+                places.add(len(list(disk.glob("run/parts/0*.npz"))))
+                left = [path.name for path in disk.rglob("*") if path.suffix == ".part"]
+                assert left == [], "nothing half-written stays"
+            size += 12
+            assert size < 400
+            subprocess.run(["mount", "-o", f"remount,size={size}k", disk], check=True)
+        assert len(places) >= 3 and same(disk / "run", small)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.slow
+def test_a_limit_on_the_size_of_files(tmp_path, whole):
+    """`ulimit -f`: the system's own limit, met by config.json or a part; then the run goes on without it."""
+    limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (2048, 2048)); "
+    script = (
+        "from tests.reliability import small_run as s; import pathlib, sys; s.main(pathlib.Path(sys.argv[1]), 0, 1)"
+    )
+    command = [sys.executable, "-c", limit + script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | dict(JAX_COMPILATION_CACHE_DIR=""))
+    assert done.returncode == 1 and "OSError: [Errno 27] File too large" in done.stderr
+    campaign.finish(tmp_path, 1)
+    assert campaign.check(tmp_path, whole) == (0, 0, True)
+
+
+@pytest.mark.slow
+def test_too_little_memory(tmp_path, whole):
+    """`ulimit -v`, lowered while it runs: whatever it dies of, the folder is whole and the run goes on."""
+    process = campaign.start(tmp_path, 0, 1)
+    while not list(tmp_path.glob("parts/[0-9]*.npz")) and process.poll() is None:
+        time.sleep(0.005)
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (2**20, 2**20))
+    process.wait()
+    [parts.seal_of(path, 7) for path in tmp_path.rglob("*.npz")]
+    campaign.finish(tmp_path, 1)
+    assert campaign.check(tmp_path, whole) == (0, 0, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's rights are needed")
+def test_a_folder_of_another_user(tmp_path, small):
+    """Permission is denied by the system itself: to begin a run, and to write the tables of one."""
+    mine, done = tmp_path / "mine", tmp_path / "done"
+    mine.mkdir(mode=0o755)
+    shutil.copytree(small, done)
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == 0 and parent != parent.parent and parent.name.startswith("pytest"):
+            parent.chmod(0o755)
+    tmp_path.chmod(0o755)
+    for folder in (mine / "run", done):
+        os.seteuid(65534)
+        try:
+            with pytest.raises(PermissionError, match="Permission denied"):
+                evaluate(folder)
+        finally:
+            os.seteuid(0)
+    assert list(mine.iterdir()) == [] and same(done, small)
+
+
+@pytest.mark.parametrize("year", [1980, 2100])
+def test_a_clock_that_jumps(tmp_path, small, monkeypatch, year):
+    """Nothing that is there is measured again, whatever its date, and the clock's."""
+    shutil.copytree(small, tmp_path / "run")
+    moment = time.mktime((year, 1, 1, 0, 0, 0, 0, 0, 0))
+    for path in (tmp_path / "run").rglob("*"):
+        os.utime(path, (moment, moment))
+    monkeypatch.setattr(time, "time", lambda: 4.2e9 - moment)
+    monkeypatch.setattr(study.loop, "measure", lambda *_: pytest.fail("a batch was measured again"))
+    evaluate(tmp_path / "run")
+    assert same(tmp_path / "run", small)
