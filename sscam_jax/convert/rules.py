@@ -134,6 +134,7 @@ def torchvision_shapes(rules: tuple[Rule, ...], template: Template) -> dict[str,
         The shape of every tensor that fills a parameter, by torchvision's name.
 
     Example:
+        >>> from sscam_jax.convert import RULES
         >>> fc = {"fc": {"kernel": jax.ShapeDtypeStruct((512, 10), np.float32)}}
         >>> torchvision_shapes(RULES["resnet18"], fc)
         {'fc.weight': (10, 512)}
@@ -160,6 +161,7 @@ def torchvision_to_flax(
             value is not finite. One message lists every problem.
 
     Example:
+        >>> from sscam_jax.convert import RULES
         >>> fc = {"fc": {"bias": jax.ShapeDtypeStruct((2,), np.float32)}}
         >>> torchvision_to_flax({"fc.bias": np.array([1, 2])}, RULES["resnet18"], fc)
         {'fc': {'bias': array([1., 2.], dtype=float32)}}
@@ -214,6 +216,7 @@ def flax_to_torchvision(params: Mapping[str, Any], rules: tuple[Rule, ...]) -> d
         ConversionError: no rule fills one of the parameters.
 
     Example:
+        >>> from sscam_jax.convert import RULES
         >>> flax_to_torchvision({"fc": {"kernel": np.ones((512, 10))}}, RULES["resnet18"])["fc.weight"].shape
         (10, 512)
     """
