@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 BIN := $(VENV)/bin
 
-.PHONY: demo check lint test test-all accelerators reliability docs clean
+.PHONY: demo check lint test test-all test-zoo accelerators reliability docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/sscam demo --out demo
@@ -25,6 +25,10 @@ test: lint
 
 test-all: test
 	$(BIN)/pytest -m slow
+
+# Models of other frameworks. PYTHON=python3.12 takes the newer packages of the extra zoo.
+test-zoo: $(VENV)/.dev $(VENV)/.keras $(VENV)/.torch
+	KERAS_BACKEND=jax $(BIN)/pytest -m "slow or not slow" tests/adapt/test_zoo.py tests/adapt/test_keras.py tests/adapt/test_torch.py
 
 accelerators: $(VENV)/.dev $(VENV)/.aot
 	$(BIN)/pytest -m slow -n 1 tests/accelerators
