@@ -144,9 +144,9 @@ class Page:
         assert found, f"nothing on the page is {selector}"
         return dict(x=found[0], y=found[1])
 
-    def click(self, selector: str) -> None:
-        """Click in the middle of an element."""
-        place = self._place(selector)
+    def click(self, selector: str, across: float = 0.5, down: float = 0.5) -> None:
+        """Click into an element, at shares of its width and height."""
+        place = self._place(selector, across, down)
         for kind in ("mousePressed", "mouseReleased"):
             self.do("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
 

@@ -69,7 +69,7 @@ class _Server:
         self.gradio = gradio
 
     def _refused(self, error: Exception) -> Exception:
-        return self.gradio.Error(str(error), duration=None, print_exception=False)
+        return self.gradio.Error(str(error), duration=15, print_exception=False)
 
     def _asked(self, given: Sequence[Any]) -> visit.Asked:
         first, second, *settings, _ = given

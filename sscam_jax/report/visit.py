@@ -76,7 +76,7 @@ class Asked:
         texts = [_text(method, preset, sigma, samples) for method in methods]
         request = Request(
             methods=texts,
-            classes=classes,
+            classes=tuple(classes),
             budget=_budget(texts, min(int(budget), MOST_PASSES)),
             seed=int(seed),
             frames=1,

@@ -165,6 +165,10 @@ def _button(text: str) -> str:
     return f"[...document.querySelectorAll('button')].find((each) => each.textContent.trim() === '{text}').click()"
 
 
+def _labelled(text: str) -> str:
+    return f"[...document.querySelectorAll('label')].find((each) => each.textContent.trim() === '{text}')"
+
+
 @slow
 @needs_gradio
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
@@ -179,11 +183,19 @@ def test_in_a_browser(served, tmp_path):
         page.wait("document.body.innerText.includes('there is no photograph')")
         page.upload("input[type=file]", pathlib.Path(PHOTOGRAPHS[0]))
         page.wait("document.body.innerText.split('Drop Image Here').length === 2")  # one of the two has its photograph
+        photo = "[data-testid=image] img, .image-frame img, .image-container img"
+        page.wait(f"document.querySelector('{photo}')?.naturalWidth > 100")
+        for across, down, told in ((0.25, 0.3, "One corner is set"), (0.75, 0.7, "Box: top 30 %, left 25 %")):
+            page.click(photo, across, down)
+            page.wait(f"document.body.innerText.includes('{told}')")
+        for method in ("score-cam", "ss-cam"):  # a quick one is enough here
+            page.run(f"{_labelled(method)}.querySelector('input').click()")
         page.run(_button("Explain"))
-        page.wait("document.querySelector('#report iframe')", 400)
-        body = page.run("document.body.innerText")
-        assert "done" in body.splitlines() and "score-cam" in body and "sscam.explain(" in body
-        page.wait("document.querySelectorAll('.grid-wrap img, .gallery-item img').length >= 3")
+        page.wait("document.querySelector('#report iframe')", 600)
+        lines = page.run("document.body.innerText").splitlines()
+        assert "done" in lines and "import sscam_jax as sscam" in lines and "report" in lines
+        assert "1 pass" in lines and float(lines[lines.index("1 pass") + 1]) > 5  # the energy in the box
+        assert page.run("document.querySelector('#report iframe').srcdoc.includes('imagenet_03_990.jpg')")
         page.picture(tmp_path / "app.png", whole=True)
         said = [each for each in page.problems if "Method not implemented" not in each]  # gradio's own, of its gallery
         assert said == []
