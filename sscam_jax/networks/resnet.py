@@ -118,7 +118,10 @@ class Sizes:
 
     def network(self, name: str) -> Network:
         """Describe the network of these sizes."""
-        return Network(name, self, groups=tuple(_WIDTHS), default_layer="layer4", smallest=1, late="layer4.0")
+        # A chunk's features are held, so they must have fewer numbers than its images: the input of layer4 has more
+        # in a network of bottlenecks, whose layers are four times as wide.
+        late = f"layer4.{int(self.block is Bottleneck)}"
+        return Network(name, self, groups=tuple(_WIDTHS), default_layer="layer4", smallest=1, late=late)
 
 
 RESNET18 = Sizes(BasicBlock, (2, 2, 2, 2)).network("resnet18")
