@@ -54,6 +54,10 @@ def output(data: Any, file: pathlib.Path) -> str:
         return fenced(data.text, "text") if data.name == "stdout" else ""
     if "image/png" in data.data:
         return picture(data.data["image/png"], file)
+    if "image/gif" in data.data:
+        film = file.with_suffix(".gif")
+        film.write_bytes(base64.b64decode(data.data["image/gif"]))
+        return f"![What the cell above draws]({film.relative_to(PAGES).as_posix()})"
     return fenced(data.data["text/plain"], "text") if "text/plain" in data.data else ""
 
 
