@@ -73,9 +73,9 @@ def ridge_cam(
         [[0.0, 1.0], [0.0, 0.0]]
 
     References:
-        An experiment of this library: on 128 images that did not choose it, it is not shown to be better than Grad-CAM or
-        Score-CAM (docs/results.md). Scores: Wang et al., Score-CAM
-        (arXiv 1910.01279). Noise as ridge: Bishop, Training with Noise is Equivalent to Tikhonov Regularization, 1995.
+        An experiment of this library: on 128 images that did not choose it, it is not shown to be better than Grad-CAM
+        or Score-CAM (docs/results.md). Scores: Wang et al., Score-CAM (arXiv 1910.01279). Noise as
+        ridge: Bishop, Training with Noise is Equivalent to Tikhonov Regularization, 1995.
     """
     _tap.at_least_one(budget=budget)
     traced = _tap.scalar("ridge", ridge, 1e-6, 1e6)
