@@ -8,6 +8,7 @@ from PIL import Image
 
 from sscam_jax import data, networks, training
 from sscam_jax.convert import rules
+from sscam_jax.training import head, measure
 
 
 def coloured(label: int, random: np.random.RandomState) -> np.ndarray:
@@ -50,7 +51,7 @@ def test_an_earlier_layer_trains_more():
         "resnet18", layer="layer3", checkpoint=networks.init_params("resnet18", jax.random.key(0))
     )
     activations = jnp.zeros((1, 2, 2, 256))
-    paths = training._head_paths(apply, params, activations, ())
+    paths = head._head_paths(apply, params, activations, ())
     assert {path.partition(".")[0] for path in paths} == {"layer4", "fc"}
     assert not any(path.endswith((".mean", ".var")) for path in paths)
 
@@ -85,7 +86,7 @@ def test_several_labels(base):
         image = Image.fromarray(np.concatenate(halves))
         examples += [data.Example(f"{i}:{label}", image, label=label) for label in (first, second)]
     source = data.listed("pairs", ("red", "green", "blue"), examples)
-    seen = training.pictures(source)
+    seen = measure.pictures(source)
     assert seen.targets.shape == (24, 3) and (seen.targets.sum(1) == 2).all()
     trained = training.train_head("resnet18", source, checkpoint=base, size=32, epochs=3, multi_label=True)
     assert trained.metric == "mAP" and 0 < trained.value <= 100

@@ -5,9 +5,7 @@ The paper fine-tunes its networks for Stanford40 and PASCAL VOC 2007 (its sectio
 kept: an epoch costs what the head costs.
 """
 
-import dataclasses
-import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +17,7 @@ from sscam_jax import data, networks
 from sscam_jax._support import imported
 from sscam_jax.convert import rules
 from sscam_jax.networks.registry import Checkpoint
+from sscam_jax.training.measure import metric, pictures, rows
 from sscam_jax.types import Apply, Params
 
 # Statistics of batch normalisation: they follow the activations, which are those of a network at rest.
@@ -45,115 +44,6 @@ class Trained(NamedTuple):
     history: tuple[float, ...]
 
 
-class Pictures(NamedTuple):
-    """The images of a data set, each once, and what is on them.
-
-    Attributes:
-        ids: the place in the data set of each image's first example [n].
-        targets: whether the image shows the class [n, classes].
-    """
-
-    ids: Int[np.ndarray, " n"]
-    targets: Bool[np.ndarray, "n classes"]
-
-
-def pictures(source: data.Source) -> Pictures:
-    """Gather the examples of a data set by image: VOC has one per image and class.
-
-    Raises:
-        ValueError: the data set has no list of classes, or an example has no class.
-    """
-    if source.classes is None:
-        raise ValueError(f"{source.name} has no list of classes, so there is nothing to learn; choose another data set")
-    found: dict[Any, tuple[int, set[int]]] = {}
-    for place, example in enumerate(source):
-        if example.label < 0:
-            raise ValueError(f"example '{example.name}' of {source.name} has no class, expected one of each image")
-        # Files share the path, TFDS's records the bytes; images in memory are the same if they are one object.
-        image = example.image if isinstance(example.image, (pathlib.Path, bytes)) else id(example.image)
-        found.setdefault(image, (place, set()))[1].add(example.label)
-    targets = np.zeros((len(found), len(source.classes)), bool)
-    for row, (_, labels) in enumerate(found.values()):
-        targets[row, sorted(labels)] = True
-    return Pictures(np.array([place for place, _ in found.values()]), targets)
-
-
-def accuracy(scores: Float[np.ndarray, "n classes"], targets: Bool[np.ndarray, "n classes"]) -> float:
-    """The share of images, in percent, whose highest score is that of a class on the image.
-
-    Example:
-        >>> accuracy(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([[True, False], [False, True]]))
-        50.0
-    """
-    return 100 * float(targets[np.arange(len(scores)), scores.argmax(1)].mean())
-
-
-def mean_average_precision(scores: Float[np.ndarray, "n classes"], targets: Bool[np.ndarray, "n classes"]) -> float:
-    """The mean over the classes of their average precision, in percent.
-
-    AP = Σ_i precision(i) / positives, where i runs over the places of the positive images in the list that is sorted by
-    score. This is the area under the precision-recall curve without interpolation, as VOC measures it since 2010.
-    Classes without a positive image do not count.
-
-    Example:
-        >>> mean_average_precision(np.array([[0.9], [0.8], [0.7]]), np.array([[True], [False], [True]])).__round__(1)
-        83.3
-    """
-    found = []
-    for column, there in zip(scores.T, targets.T, strict=True):
-        if there.any():
-            hits = there[np.argsort(-column, kind="stable")]
-            found.append((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
-    return 100 * float(np.mean(found))
-
-
-def _metric(multi_label: bool) -> tuple[str, Any]:
-    return ("mAP", mean_average_precision) if multi_label else ("accuracy", accuracy)
-
-
-def _rows(
-    source: data.Source, ids: Int[np.ndarray, " n"], size: int, batch_size: int = 16
-) -> Iterator[Float[np.ndarray, "batch_size h w 3"]]:
-    """The images at these places of a data set, in full batches: the last one is padded with black."""
-    chosen = dataclasses.replace(source, ids=source.ids[ids])
-    loader = data.batches(chosen, batch_size=batch_size, size=size)
-    for batch in loader:
-        yield np.asarray(batch.images)
-    # An image that cannot be read would be learned as grey.
-    if unread := [problem for problem in loader.problems if problem.kind == "unreadable"]:
-        raise ValueError(f"{len(unread)} images of {source.name} cannot be read, the first is {unread[0].name}")
-
-
-def evaluate_head(
-    apply: Apply, params: Params, source: data.Source, *, multi_label: bool = False, size: int = 224
-) -> float:
-    """The accuracy or mAP of a network on a data set whose classes are its logits.
-
-    Args:
-        apply: the network.
-        params: its parameters.
-        source: the data set; class i belongs to logit i.
-        multi_label: whether an image may have several classes: mAP instead of accuracy.
-        size: the height and width of the images in pixels.
-
-    Returns:
-        The accuracy or mAP in percent.
-
-    Raises:
-        ValueError: the network has another number of logits than the data set has classes.
-    """
-    seen = pictures(source)
-    run = jax.jit(apply)
-    logits = np.concatenate([np.asarray(run(params, images)) for images in _rows(source, seen.ids, size)])
-    logits = logits[: len(seen.ids)]
-    if logits.shape[1] != seen.targets.shape[1]:
-        raise ValueError(
-            f"the network has {logits.shape[1]} logits, expected {seen.targets.shape[1]}: one for each class of "
-            f"{source.name}"
-        )
-    return _metric(multi_label)[1](logits, seen.targets)
-
-
 def _head_paths(apply: Apply, params: Params, activations: Array, carry: Any) -> tuple[str, ...]:
     """The parameters that the head reads, without statistics."""
     traced = jax.make_jaxpr(lambda params: apply.head(params, activations, carry))(params).jaxpr
@@ -178,7 +68,7 @@ class _Cached(NamedTuple):
 def _cached(apply: Apply, params: Params, source: data.Source, ids: Int[np.ndarray, " n"], size: int) -> _Cached:
     """Run the layers before the cut once."""
     run = jax.jit(apply.features)
-    sides = [[run(params, images), run(params, images[:, :, ::-1])] for images in _rows(source, ids, size)]
+    sides = [[run(params, images), run(params, images[:, :, ::-1])] for images in rows(source, ids, size)]
     both = [jax.tree.map(lambda *leaves: np.stack(leaves, 1), *pair) for pair in sides]
     return _Cached(*jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(ids)], *both))
 
@@ -281,7 +171,7 @@ def train_head(
         return apply.head(rules.unflatten(flat | head), rows.activations, rows.carry)
 
     trainer = _Trainer(logits_of, _loss, cached, seen.targets, batch_size)
-    measure, history, best = _metric(multi_label)[1], [], head
+    measure, history, best = metric(multi_label)[1], [], head
     rates = dict(init_value=learning_rate, decay_steps=epochs * -(-len(learn) // batch_size))
     optimiser = imported("optax", "train").adamw(imported("optax", "train").cosine_decay_schedule(**rates))
     state = optimiser.init(head)
@@ -294,7 +184,7 @@ def train_head(
         if epoch - int(np.argmax(history)) >= patience:
             break
     classes = tuple(source.classes or ())
-    return Trained(rules.unflatten(flat | best), paths, classes, _metric(multi_label)[0], max(history), tuple(history))
+    return Trained(rules.unflatten(flat | best), paths, classes, metric(multi_label)[0], max(history), tuple(history))
 
 
 def _fresh_where_new(name: str, params: Params, n_classes: int, seed: int) -> Params:
