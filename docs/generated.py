@@ -45,8 +45,6 @@ FORMULAS = {
     "score_cam": rf"{_CHANNELS}, \qquad w_k = {_MASKED}) - f^c(X_b), \qquad H_k = s(U(A_k))",
     "ss_cam": rf"{_CHANNELS}, \qquad w_k = \max_{{i = 1 \dots N}} {_MASKED} + \varepsilon_i)",
     "is_cam": rf"{_CHANNELS}, \qquad w_k = \frac{{1}}{{N}} \sum_i f^c(t_i \, X \odot H_k) - f^c(X_b)",
-    "ridge_cam": r"L^c = \Big(s(\mathrm{ReLU}(G)) \odot s(\mathrm{ReLU}(S)) \odot s(\mathrm{ReLU}(M))\Big)^{1/3}"
-    r", \qquad M, b = \arg\min \sum_k \big(s_k - b - \langle M, h_k \rangle\big)^2 + \lambda \lVert M \rVert^2",
     "rise": r"L^c = \frac{1}{p N} \sum_i f^c(X \odot M_i)\, M_i",
     "occlusion": r"L^c(x) = \operatorname{mean}_{w \ni x} \big(f^c(X) - f^c(X \text{ without } w)\big)",
 }

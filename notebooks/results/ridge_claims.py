@@ -1,31 +1,42 @@
 """The tables of Ridge-CAM's confirmation.
 
-    python notebooks/results/ridge_claims.py [FOLDER]
+    python notebooks/results/ridge_claims.py
 
-FOLDER is what `ridge.py` wrote; without it the values are read from `ridge_confirm.npz` beside this file, which holds
-one value per image, network, method and metric. `--store` writes that file.
+The values are read from `ridge_confirm.npz` beside this file: one per image, network, method and metric. They were
+measured at commit c585a36 by its `notebooks/results/ridge.py`. The method was then removed: no claim held.
+
+The protocol, written before any image was confirmed (24 November 2026):
+
+* Order: `numpy.random.default_rng(2026).permutation(2009)` of ILSVRC2012's validation images there. Places 0 to 299
+  were for choosing; places 0 to 29 were used (SqueezeNet 1.1: 0 to 21). Confirmed on places 300, 301, ... up to at
+  most 1299. How many is set by the time that the machine has, not by results. Places 1300 to 2008 are kept aside.
+* Chosen: the geometric mean of Grad-CAM, blur-filled Score-CAM and the ridge regression of its scores, K = 96
+  channels, λ = 1, probabilities. Nothing is changed after this.
+* Networks: SqueezeNet 1.1, SqueezeNet 1.0, ResNet-18; images squashed to 224; the labelled class.
+* Against: Grad-CAM; Score-CAM `paper` with the same 96 channels (budget=96); their squares as controls (for rank
+  metrics a square is the map itself).
+* Metrics: insertion and deletion (16 steps), ROAD (30 and 70 %), pointing game, MaxBoxAccV2, energy in the box,
+  Average Drop.
+* Claims for each network, Holm's correction over all of them: not worse than the better of Grad-CAM and Score-CAM by
+  more than .005 (insertion, deletion, ROAD) or 1 point (pointing game); better than Score-CAM on two of insertion,
+  deletion, MaxBoxAccV2, pointing game; 3 points more energy than Grad-CAM at Grad-CAM's Average Drop, where the power
+  p of the map (0.5, 1, 1.5 or 2, the same for all images) is the largest whose mean Average Drop is not above
+  Grad-CAM's.
 """
 
 import pathlib
-import sys
 
 import numpy as np
-from ridge import METHODS, NETWORKS, POWERS
 from scipy import stats
 
 from sscam_jax.evaluation.intervals import holm
 
+NETWORKS = ("squeezenet1_1", "squeezenet1_0", "resnet18")
+METHODS = ("grad-cam", "score-cam", "ridge-cam")
+POWERS = {"grad-cam": (1.0, 2.0), "score-cam": (1.0, 2.0), "ridge-cam": (0.5, 1.0, 1.5, 2.0)}
 STORED = pathlib.Path(__file__).parent / "ridge_confirm.npz"
 MARGINS = {"insertion": 0.005, "deletion": 0.005, "road": 0.005, "pointing": 1.0}
 LOWER = ("deletion", "drop")
-
-
-def gathered(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Every value of the images that all networks have: [networks, images, ...]."""
-    files = {name: {file.stem[-4:]: file for file in folder.glob(f"{name}-*.npz")} for name in NETWORKS}
-    places = sorted(set.intersection(*(set(found) for found in files.values())))
-    rows = [[dict(np.load(files[name][place])) for place in places] for name in NETWORKS]
-    return {key: np.array([[row[key] for row in network] for network in rows]) for key in rows[0][0]}
 
 
 def localised(iou: np.ndarray) -> np.ndarray:
@@ -103,11 +114,4 @@ def main(values: dict[str, np.ndarray]) -> None:
 
 
 if __name__ == "__main__":
-    arguments = [each for each in sys.argv[1:] if each != "--store"]
-    values = gathered(pathlib.Path(arguments[0])) if arguments else dict(np.load(STORED))
-    if "--store" in sys.argv:
-        np.savez_compressed(
-            STORED,
-            **{key: each.astype(np.float32 if each.dtype.kind == "f" else each.dtype) for key, each in values.items()},
-        )
-    main(values)
+    main(dict(np.load(STORED)))

@@ -18,7 +18,6 @@ from sscam_jax.cams.gradient import grad_cam, grad_cam_pp, hires_cam, layer_cam,
 from sscam_jax.cams.group import group_cam
 from sscam_jax.cams.integrated import is_cam
 from sscam_jax.cams.presets import IS_CAM_PRESETS, SCORE_CAM_PRESETS, SS_CAM_PRESETS, Choices
-from sscam_jax.cams.ridge import ridge_cam
 from sscam_jax.cams.score import score_cam, ss_cam
 from sscam_jax.cams.shapley import shapley_cam
 from sscam_jax.cams.smooth import smooth_grad_cam_pp
@@ -49,7 +48,6 @@ __all__ = [
     "over_layers",
     "random_map",
     "recipro_cam",
-    "ridge_cam",
     "rise",
     "score_cam",
     "shapley_cam",

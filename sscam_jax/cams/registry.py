@@ -54,7 +54,6 @@ ENTRIES: Mapping[str, Entry] = MappingProxyType(
         "score-cam": Entry("Score-CAM", cams.score_cam, cams.SCORE_CAM_PRESETS),
         "ss-cam": Entry("SS-CAM", cams.ss_cam, cams.SS_CAM_PRESETS),
         "is-cam": Entry("IS-CAM", cams.is_cam, cams.IS_CAM_PRESETS),
-        "ridge-cam": Entry("Ridge-CAM", cams.ridge_cam),
         "rise": Entry("RISE", cams.rise),
         "occlusion": Entry("Occlusion", cams.occlusion),
         "uniform": Entry("Uniform", cams.uniform_map),

@@ -91,8 +91,8 @@ def ss_cam(
     N noisy masked inputs. The paper's equations, its Algorithm 1 and published code disagree. So a preset names each
     reading:
 
-    * `light` (the default): `paper` with σ = 0.5, at which the network still sees the photograph (docs/results.md says
-      what was measured).
+    * `light` (the default): `paper` with σ = 0.5, at which the network still sees the photograph, and one sample per
+      channel: more are not shown to change anything (docs/results.md). `n_samples=10` smooths as the paper does.
     * `paper`: approach 2 without gradients. The maximum of N = 10 probabilities; noise on X ⊙ H_k as in Algorithm 1
       (Eq. 15 has it on the mask); no baseline (C(·) of Eq. 7 subtracts one's score).
     * `paper_mean`: approach 1, the mean; noise on the mask (Eq. 11 has it on A_k, not normalised).

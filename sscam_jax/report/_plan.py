@@ -117,8 +117,8 @@ class Planned(NamedTuple):
     passes: int | None
 
     def full(self, live: int) -> int:
-        """The passes of a map of so many live channels without a budget; 0 for a method that never runs all."""
-        if "budget" not in self.choices or "baseline" not in self.choices:
+        """The passes of a map of so many live channels without a budget; 0 for a method that takes none."""
+        if "budget" not in self.choices:
             return 0
         scored = self.choices.get("n_samples", 1) + self.choices.get("second_pass", False)
         return live * scored + 1 + (self.choices["baseline"] != "none")
@@ -134,10 +134,7 @@ def bound(text: str, request: Request, **options: Any) -> tuple[registry.Method,
     method, choices = registry.parse(text)
     given: dict[str, Any] = {name: value for name, value in options.items() if takes(method, name)}
     if "budget" in choices and "budget=" not in text:
-        asked = request.budget if isinstance(request.budget, int) else None
-        # A method with a budget of its own keeps it: it never runs all passes.
-        auto = AUTO_BUDGET if request.budget == "auto" else None
-        given["budget"] = choices["budget"] = asked or choices["budget"] or auto
+        given["budget"] = choices["budget"] = AUTO_BUDGET if request.budget == "auto" else request.budget
     if takes(method, "key"):
         given["key"] = jax.random.key(request.seed)
     return functools.partial(method, **given), choices

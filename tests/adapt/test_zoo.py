@@ -31,7 +31,6 @@ METHODS = [
     "ablation-cam",
     "recipro-cam",
     "group-cam:groups=2",
-    "ridge-cam:budget=2",
     "is-cam:straight,score=logit,n_samples=1",
     "rise:n_samples=2,cells=2",
     "occlusion:window=32,stride=32",

@@ -47,7 +47,6 @@ METHODS = {
     "ablation_cam": functools.partial(cams.ablation_cam, toy.MLP, chunk_size=4),
     "recipro_cam": functools.partial(cams.recipro_cam, toy.MLP, chunk_size=8),
     "group_cam": functools.partial(cams.group_cam, toy.MLP, groups=4, percentile=50.0, chunk_size=2),
-    "ridge_cam": functools.partial(cams.ridge_cam, toy.MLP, budget=4, chunk_size=2),
     "rise": functools.partial(cams.rise, toy.MLP, key=KEY, n_samples=20, cells=3, chunk_size=8),
     "occlusion": functools.partial(cams.occlusion, toy.MLP, window=4, stride=3, chunk_size=4),
     "over_layers": functools.partial(cams.over_layers, cams.layer_cam, toy.MLP, layers=[EARLY]),
@@ -332,7 +331,6 @@ def test_gradient_through_score_cam():
         cams.recipro_cam,
         cams.group_cam,
         cams.ablation_cam,
-        cams.ridge_cam,
     ],  # fmt: skip
 )
 def test_a_single_logit_has_no_probability(method):

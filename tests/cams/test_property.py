@@ -32,7 +32,6 @@ FEWER = {
     "is-cam": dict(n_samples=2),
     "rise": dict(n_samples=5, cells=2),
     "group-cam": dict(groups=2),
-    "ridge-cam": dict(budget=3),
     "smooth-grad-cam++": dict(n_samples=2),
 }
 # Whatever the class and the network say, these maps are the same.

@@ -288,17 +288,6 @@ def test_group_cam(rank, groups, percentile):
 
 
 @every_rank
-@pytest.mark.parametrize(("budget", "ridge"), [(3, 1.0), (100, 0.1)])
-def test_ridge_cam(rank, budget, ridge):
-    saliency = explain(cams.ridge_cam, rank, budget=budget, ridge=ridge, chunk_size=3)
-    blurred = np.asarray(sscam.ops.blur(jnp.asarray(toy.images(rank))))
-    for i, x, a, g, label in each_image(rank):
-        raw = reference.ridge_cam(network, x, blurred[i], a, g, label, budget=budget, ridge=ridge, score="probability")
-        assert raw.max() > 0
-        np.testing.assert_allclose(saliency.raw[i], raw, atol=2e-3)
-
-
-@every_rank
 def test_rise(rank):
     cells, keep, ids, raws = 3, 0.6, jnp.array([4, 8]), []
     for i, x, _, _, label in each_image(rank):

@@ -16,8 +16,6 @@ from tests.cams.explained import IMAGES, KEY, PARAMS, explain
         ("ablation_cam", dict(score="prob"), "score 'prob' is not known; choose from 'probability', 'logit'"),
         ("recipro_cam", dict(chunk_size=0), "chunk_size=0 is too small, expected at least 1"),
         ("group_cam", dict(groups=0), "groups=0 is too small, expected at least 1"),
-        ("ridge_cam", dict(budget=0), "budget=0 is too small, expected at least 1"),
-        ("ridge_cam", dict(ridge=0.0), "ridge=0 is not possible, expected 1e-06 ≤ ridge ≤ 1e\\+06"),
         ("rise", dict(key=KEY, n_samples=0), "n_samples=0 is too small, expected at least 1"),
         ("rise", dict(key=KEY, cells=0), "cells=0 is too small, expected at least 1"),
         ("rise", dict(key=KEY, ids=jnp.arange(3)), r"ids have shape \(3,\), expected \(2,\): one integer per image"),

@@ -110,7 +110,6 @@ WALKED = {
     "ablation_cam": {},
     "recipro_cam": {},
     "group_cam": dict(groups=3),
-    "ridge_cam": dict(budget=5),
     "is_cam": dict(n_samples=3),
     "occlusion": dict(window=4, stride=3),
     "rise": dict(n_samples=10, cells=3, key=KEY),

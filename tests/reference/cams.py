@@ -238,29 +238,6 @@ def group_cam(f, x, blurred, A, G, c, *, groups, percentile, score):
     return total
 
 
-def ridge_cam(f, x, blurred, A, G, c, *, budget, ridge, score):
-    """At the layer's resolution; a least-squares problem with one row more for every place of the map."""
-    grid = A.shape[:-1]
-    order = np.argsort(-A.reshape(-1, A.shape[-1]).var(0), kind="stable")[:budget]
-    scores = {k: 0.0 for k in range(A.shape[-1])}
-    rows, targets = [np.zeros(grid), np.ones(grid)], [class_score(f, c, score, p) for p in (blurred, x)]
-    for k in order:
-        if A[..., k].max() == A[..., k].min():
-            continue
-        h = unit(resize(A[..., k], x.shape[:-1]))[..., None]
-        scores[k] = class_score(f, c, score, (x * h + blurred * (1 - h)).astype(np.float32))
-        rows.append(unit(A[..., k].astype(np.float64)))
-        targets.append(scores[k])
-    H = np.array(rows).reshape(len(rows), -1)
-    H, s = H - H.mean(0), np.array(targets) - np.mean(targets)
-    penalty = np.sqrt(ridge * (H**2).sum() / len(rows)) * np.eye(H.shape[1])
-    M, *_ = np.linalg.lstsq(np.concatenate([H, penalty]), np.concatenate([s, np.zeros(H.shape[1])]), rcond=None)
-    grad_cam = sum(G[..., k].mean() * A[..., k] for k in scores)
-    score_cam = sum(scores[k] * A[..., k] for k in scores)
-    units = [unit(np.maximum(m, 0)) for m in (grad_cam, score_cam, M.reshape(grid)) if np.ptp(np.maximum(m, 0)) > 0]
-    return np.prod(units, axis=0) ** (1 / len(units)) if units else np.zeros(grid)
-
-
 def rise(f, x, c, masks, keep, score):
     return sum(class_score(f, c, score, x * m[..., None]) * m for m in masks) / (len(masks) * keep)
 
