@@ -1,9 +1,14 @@
 """Array operations that every method shares: arrays in, arrays out, for any number of spatial axes."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+# Pixels of 0 to 255 lie between -2.2 and 2.7 after ImageNet's normalisation. Noise is added to images, but not this much.
+_FAR = 20.0
 
 def _spatial(array: Array, leading: int) -> tuple[int, ...]:
     return tuple(range(leading, array.ndim))
@@ -129,3 +134,39 @@ def blur(images: Float[Array, "b *space c"], *, sigma: float = 10.0) -> Float[Ar
         )
         images = jnp.moveaxis(lines.reshape(*shape[:-1], -1), -1, axis)
     return images.astype(dtype)
+
+
+def check_normalised(images: Float[Array | np.ndarray, "b *space c_in"]) -> None:
+    """Refuse images that ImageNet's normalisation can't give. A network answers to them, but with another class.
+
+    Values that a transformation traces are not looked at.
+
+    Args:
+        images: a batch of images [b, *space, c_in].
+
+    Raises:
+        ValueError: there are values beyond ±20, as in pixels of 0 to 255.
+
+    Warns:
+        UserWarning: the values fill [0, 1]. Of a normalised photograph some are below 0, unless all of it is bright.
+
+    Example:
+        >>> check_normalised(np.full((1, 8, 8, 3), 128.0))
+        Traceback (most recent call last):
+        ...
+        ValueError: images are from 128 to 128, expected images normalised with ImageNet's mean and standard deviation,
+        between about -2.1 and 2.6: sscam_jax.preprocess makes them from uint8 pixels
+    """
+    # Of an array on several hosts, no host can look at all of it.
+    if isinstance(images, jax.core.Tracer) or not getattr(images, "is_fully_addressable", True):
+        return
+    with jax.ensure_compile_time_eval():  # or under an outer jax.jit these values would be traced too
+        low, high = float(images.min()), float(images.max())
+    found = (
+        f"images are from {low:.3g} to {high:.3g}, expected images normalised with ImageNet's mean and standard "
+        "deviation, between about -2.1 and 2.6: sscam_jax.preprocess makes them from uint8 pixels"
+    )
+    if _FAR < max(-low, high) < np.inf:
+        raise ValueError(found)
+    if low >= 0 and 0.5 < high <= 1 and high - low > 0.5:
+        warnings.warn(f"{found}; (x - mean) / std makes them from x in [0, 1]", stacklevel=4)

@@ -35,6 +35,8 @@ class Apply:
         sections: optional, the network cut once more, for speed. It changes no number except by rounding.
         for_cpu: optional, a faster form of `params` for CPUs: `params -> params`. `features`, `head` and `sections`
             give the same outputs with it up to rounding. It is made once per call, before thousands of passes.
+        imagenet: whether the images must be normalised with ImageNet's mean and standard deviation, as for the networks
+            of `load`. Then methods and evaluations refuse pixels of 0 to 255, and warn of [0, 1].
 
     Example:
         >>> import jax.numpy as jnp
@@ -48,6 +50,7 @@ class Apply:
     head: Callable[[Params, Array, Carry], Array]
     sections: "Sections | None" = None
     for_cpu: Callable[[Params], Params] | None = None
+    imagenet: bool = False
 
     def __call__(self, params: Params, images: Float[Array, "b *space c_in"]) -> Float[Array, "b n"]:
         """Run the whole network: images [b, *space, c_in] to logits [b, n]."""

@@ -49,7 +49,8 @@ def target(apply: Apply, params: Params, function: Callable[..., Array], *arrays
     cut = apply.sections
     sections = cut and Sections(_Of(cut.early), _Then(cut.late, function))
     for_cpu = apply.for_cpu and _ForCPU(apply.for_cpu)
-    targeted = Apply(_Of(apply.features), _Then(all_outputs(apply.head), function), sections, for_cpu)
+    head = _Then(all_outputs(apply.head), function)
+    targeted = Apply(_Of(apply.features), head, sections, for_cpu, apply.imagenet)
     return targeted, {"network": params, "target": arrays}
 
 

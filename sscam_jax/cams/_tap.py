@@ -40,6 +40,8 @@ def checked(
     """Check that network, images and labels fit together, before anything is computed; labels as int32."""
     _check_kinds(apply, params, images)
     n_classes = shapes(apply, params, images).logits.shape[1]
+    if apply.imagenet:
+        ops.check_normalised(images)
     if labels is None:  # the predicted class, which only the compiled part knows
         return None
     if not isinstance(labels, jax.Array):

@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
 from sscam_jax import metrics as library
+from sscam_jax import ops
 from sscam_jax.evaluation import pictures
 from sscam_jax.evaluation._sharded import Maps, columns_of, kept, logits_of, maps_of
 from sscam_jax.evaluation.plan import Plan, check_batch
@@ -137,6 +138,8 @@ def _placed(plan: Plan, batch: Batch) -> tuple[_Rows, Bool[np.ndarray, " b"], Fl
         np.concatenate([np.asarray(field), np.full((fill, *field.shape[1:]), empty, field.dtype)])
         for field, empty in zip(batch, (0, -1, -1, -1, False), strict=True)
     )
+    if plan.apply.imagenet:
+        ops.check_normalised(images)
     placed = jax.device_put(jnp.asarray(images), NamedSharding(plan.mesh, PartitionSpec("images")))
     logits = np.asarray(logits_of(plan.apply, plan.mesh, plan.params, placed))
     if not np.isfinite(logits[mask]).all():

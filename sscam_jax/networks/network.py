@@ -230,7 +230,7 @@ def cut(network: Network, num_classes: int, layer: str | None) -> Apply:
     stage = _resolve(network, network.default_layer if layer is None else layer)
     sections = Sections(*(Section(network, num_classes, late) for late in (False, True)))
     features, head = Features(network, num_classes, stage), Head(network, num_classes, stage)
-    return Apply(features, head, sections, ForCPU(network))
+    return Apply(features, head, sections, ForCPU(network), imagenet=True)
 
 
 def max_pool(

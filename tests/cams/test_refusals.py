@@ -1,5 +1,7 @@
 """What the methods beside Score-CAM and Grad-CAM refuse, and in which words; test_battery.py has the others."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -39,3 +41,35 @@ def test_finer_cam_needs_another_class():
     one = sscam.Apply(toy.features, lambda params, a, carry: toy.linear_head(params, a, carry)[:, :1])
     with pytest.raises(ValueError, match="this network has one class, and Finer-CAM needs another"):
         cams.finer_cam(one, PARAMS, IMAGES, [0, 0])
+
+
+def _pixels(scale):
+    return scale * jax.random.uniform(jax.random.key(0), IMAGES.shape)
+
+
+@pytest.mark.parametrize("name", ["grad_cam", "eigen_cam", "score_cam", "occlusion"])
+def test_pixels_are_told_from_normalised_images(name, as_users_run_it):
+    """Only where the network says what it takes: another one may well take pixels."""
+    wants = dataclasses.replace(toy.MLP, imagenet=True)
+    options = dict(window=4) if name == "occlusion" else {}
+    with pytest.raises(ValueError, match=r"images are from 0\.\d+ to 25\d, expected images normalised .*preprocess"):
+        explain(getattr(cams, name), wants, images=_pixels(255.0), **options)
+    with pytest.warns(UserWarning, match=r"images are from 0\.\d+ to [01][.\d]*, .*\(x - mean\) / std"):
+        explain(getattr(cams, name), wants, images=_pixels(1.0), **options)
+    explain(getattr(cams, name), wants, images=3 * _pixels(1.0) - 1, **options)
+    for scale in (1.0, 255.0):
+        explain(getattr(cams, name), toy.MLP, images=_pixels(scale), **options)
+
+
+def test_pixels_are_told_within_an_outer_jit_too(as_users_run_it):
+    wants = dataclasses.replace(toy.MLP, imagenet=True)
+    pixels = _pixels(255.0)
+    with pytest.raises(ValueError, match="expected images normalised"):
+        jax.jit(lambda params: cams.grad_cam(wants, params, pixels, [0, 1]))(PARAMS)
+    jax.jit(lambda images: cams.grad_cam(wants, PARAMS, images, [0, 1]))(pixels)  # traced: their values are not known
+
+
+def test_a_bright_or_infinite_image_is_no_mistake():
+    bright, infinite = 0.6 + 0.2 * _pixels(1.0), IMAGES.at[0, 0, 0].set(jnp.inf)
+    for images in (bright, infinite, jnp.zeros_like(IMAGES), jnp.ones_like(IMAGES)):
+        sscam.ops.check_normalised(images)
