@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# Pixels of 0 to 255 lie between -2.2 and 2.7 after ImageNet's normalisation. Noise is added to images, but not this much.
+# Normalised by ImageNet's constants, pixels lie between -2.2 and 2.7. Images with noise are wider, but not as wide.
 _FAR = 20.0
+
 
 def _spatial(array: Array, leading: int) -> tuple[int, ...]:
     return tuple(range(leading, array.ndim))

@@ -191,7 +191,7 @@ def test_in_a_browser(served, tmp_path):
         for method in ("score-cam", "ss-cam"):  # a quick one is enough here
             page.run(f"{_labelled(method)}.querySelector('input').click()")
         page.run(_button("Explain"))
-        page.wait("document.querySelector('#report iframe')", 600)
+        page.wait("document.querySelector('#report iframe') !== null", 600)
         lines = page.run("document.body.innerText").splitlines()
         assert "done" in lines and "import sscam_jax as sscam" in lines and "report" in lines
         assert "1 pass" in lines and float(lines[lines.index("1 pass") + 1]) > 5  # the energy in the box
