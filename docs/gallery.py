@@ -1,4 +1,4 @@
-"""Draw the pictures of the gallery and of the methods' pages: `python docs/gallery.py` writes them into docs/gallery/.
+"""Draw the site's pictures of maps: `python docs/gallery.py` writes them into docs/gallery/.
 
 It needs `pip install '.[demo]'` and takes some minutes on two CPU cores. The photographs are those of the package
 foolbox.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import jax
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 import sscam_jax as sscam
@@ -34,21 +35,26 @@ APPLY, PARAMS = sscam.load("squeezenet1_1", checkpoint="squeezenet1_1-ndf")
 DEMO = sscam.data.demo_photographs()
 
 
-def save(picture: Image.Image, name: str) -> None:
+def save(picture: Image.Image, name: str, width: int = 1000) -> None:
     """Save a picture small enough for a page."""
-    picture.thumbnail((1000, 2000))
+    picture.thumbnail((width, 2000))
     picture.save(FOLDER / f"{name}.webp", quality=85)
+
+
+def save_drawing(name: str, draw: Callable[[], Figure], width: int = 1000) -> None:
+    """Save a figure that is read on a light and on a dark page."""
+    file = FOLDER / f"{name}.png"
+    with matplotlib.rc_context(ANY_PAGE):
+        plots.save(draw(), file)
+    with Image.open(file) as picture:
+        save(picture, name, width)
+    file.unlink()
 
 
 def save_figure(name: str, photo: Image.Image, title: str, maps: Mapping[str, sscam.Saliency], columns: int) -> None:
     """Save a figure of several maps of one photograph."""
     drawn = {label: np.asarray(saliency.maps[0]) for label, saliency in maps.items()}
-    file = FOLDER / f"{name}.png"
-    with matplotlib.rc_context(ANY_PAGE):
-        plots.save(plots.compare(photo, drawn, title=title, columns=columns), file)
-    with Image.open(file) as picture:
-        save(picture, name)
-    file.unlink()
+    save_drawing(name, lambda: plots.compare(photo, drawn, title=title, columns=columns))
 
 
 def save_strip(name: str, pictures: list[np.ndarray]) -> None:
@@ -63,6 +69,19 @@ def explainer(name: str) -> Callable[..., sscam.Saliency]:
     """A method by the name of its function, with a key where it draws noise, and fewer passes where it has many."""
     method = functools.partial(getattr(sscam, name), APPLY, PARAMS, **QUICKER.get(name, {}))
     return functools.partial(method, key=KEY) if registry.draws(getattr(sscam, name)) else method
+
+
+def first() -> None:
+    """The pictures of the first page and of the tutorial."""
+    found = sscam.explain(DEMO, methods=("grad-cam", "grad-cam++", "score-cam", "ss-cam"))
+    rows = [row._replace(captions={}) for row in found.rows]  # the seconds are of the machine that draws
+    save_drawing("demo", lambda: plots.figure(rows), 1100)
+    one = sscam.explain(DEMO, methods=["grad-cam"])
+    save_drawing("first", lambda: one.figure, 675)
+    images = sscam.preprocess(DEMO[0])
+    maps = {"Grad-CAM": sscam.grad_cam(APPLY, PARAMS, images)}
+    maps["SS-CAM"] = sscam.ss_cam(APPLY, PARAMS, images, key=KEY, budget=100)
+    save_figure("tutorial", sscam.data.open_image(DEMO[0]), "buckeye", maps, columns=3)
 
 
 def methods() -> None:
@@ -121,6 +140,7 @@ def classes() -> None:
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
+    first()
     methods()
     choices()
     classes()

@@ -95,7 +95,7 @@ def _draw(axes: Any, cell: _Cell) -> None:
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.set_title(cell.above, fontsize=9, pad=4)
-    axes.set_xlabel(cell.below, fontsize=8, alpha=0.75, labelpad=3)
+    axes.set_xlabel(cell.below, fontsize=8, labelpad=3)
 
 
 def _draw_bar(drawing: Figure, **colours: Any) -> None:
