@@ -224,6 +224,8 @@ def launch(app: Any, *, host: str = "127.0.0.1", port: int | None = None, **opti
     return app.launch(
         server_name=host,
         server_port=port,
+        # gradio keeps what it sent to each of its last visitors, by default to 10,000 of them.
+        state_session_capacity=_QUEUE,
         share=False,
         theme=theme,
         css=css,
