@@ -65,3 +65,60 @@ def test_results_of_another_shape():
         ValueError, match=r"'maps' gives shape \(1, 4, 5, 6\) for images of .*, expected \[n, classes\]"
     ):
         sscam.score_cam(apply, params, IMAGES, LABELS)
+
+
+@pytest.fixture
+def onnx_session(tmp_path):
+    """A convolution, a ReLU, the mean and a dense layer as a file, with the maps as a second output."""
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    rng = np.random.default_rng(0)
+    weights = {"kernel": rng.normal(size=(6, 3, 3, 3)), "dense": rng.normal(size=(6, 4))}
+    node, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [
+            node("Conv", ["images", "kernel"], ["before"], pads=[1, 1, 1, 1], strides=[2, 2]),
+            node("Relu", ["before"], ["maps"]),
+            node("GlobalAveragePool", ["maps"], ["pooled"]),
+            node("Flatten", ["pooled"], ["flat"]),
+            node("MatMul", ["flat", "dense"], ["logits"]),
+        ],
+        "toy",
+        [info("images", onnx.TensorProto.FLOAT, ["n", 3, 8, 10])],
+        [
+            info("logits", onnx.TensorProto.FLOAT, ["n", 4]),
+            info("maps", onnx.TensorProto.FLOAT, ["n", 6, 4, 5]),
+        ],
+        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, tmp_path / "model.onnx")
+    return runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"]), weights
+
+
+def test_a_session_of_onnx_runtime(onnx_session):
+    """The example of docs/targets.md, against the same network in JAX."""
+    session, weights = onnx_session
+
+    def session_logits(images):
+        return session.run(["logits"], {"images": images.transpose(0, 3, 1, 2)})[0]
+
+    def session_maps(images):
+        return session.run(["maps"], {"images": images.transpose(0, 3, 1, 2)})[0].transpose(0, 2, 3, 1)
+
+    def features(params, images):
+        kernel, layouts = params["kernel"].transpose(2, 3, 1, 0), ("NHWC", "HWIO", "NHWC")
+        padding = ((1, 1), (1, 1))
+        return jax.nn.relu(
+            jax.lax.conv_general_dilated(images, kernel, (2, 2), padding, dimension_numbers=layouts)
+        ), ()
+
+    def head(params, maps, carry):
+        return maps.mean((1, 2)) @ params["dense"]
+
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights)
+    images = jax.random.normal(jax.random.key(0), (2, 8, 10, 3))
+    left = sscam.score_cam(*adapt.black_box(session_logits, session_maps), images, None)
+    right = sscam.score_cam(sscam.Apply(features, head), params, images, None)
+    for name, a, b in zip(left._fields, left, right, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4, err_msg=name)

@@ -1,0 +1,87 @@
+"""Flax models of Hugging Face (transformers before 5), with random weights, against gradients made by hand."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+import sscam_jax as sscam
+from sscam_jax import adapt
+
+transformers = pytest.importorskip("transformers", "4.0", exc_type=ImportError)
+if not hasattr(transformers, "FlaxPreTrainedModel"):
+    pytest.skip("transformers has had no Flax since 5.0", allow_module_level=True)
+
+IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(1, 32, 32, 3)), jnp.float32)
+
+
+@pytest.fixture(autouse=True)
+def as_its_users_run_it():
+    with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def resnet():
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 2], num_labels=5)
+    return transformers.FlaxResNetForImageClassification(config, input_shape=(1, 32, 32, 3), seed=0)
+
+
+def vit():
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
+    )
+    return transformers.FlaxViTForImageClassification(config, seed=0)
+
+
+def by_hand(model, variables, layer: str, label: int) -> tuple[np.ndarray, np.ndarray]:
+    """Activations and gradient of a logit at a layer: the gradient at a zero that is added to the layer's output."""
+    found = {}
+
+    def logit(zero):
+        def intercept(method, args, kwargs, context):
+            output = method(*args, **kwargs)
+            if context.method_name != "__call__" or ".".join(context.module.path) != layer:
+                return output
+            first, *rest = output if isinstance(output, tuple) else (output,)
+            found["activations"] = first
+            return (first + zero, *rest) if isinstance(output, tuple) else first + zero
+
+        with nn.intercept_methods(intercept):
+            outputs = model.module.apply(variables, IMAGES, deterministic=True)
+        return outputs.logits[0, label], found["activations"]
+
+    zero = jnp.zeros(jax.eval_shape(lambda: logit(0.0)[1]).shape)
+    gradient, activations = jax.grad(logit, has_aux=True)(zero)
+    return np.asarray(activations[0]), np.asarray(gradient[0])
+
+
+def test_resnet():
+    model = resnet()
+    layer = "resnet.encoder.stages.1"
+    # Its images are channels last in spite of its call, which turns them round: `model.module` takes them as they are.
+    apply, params = adapt.linen(model.module, model.params, layer, logits="logits", deterministic=True)
+    activations, gradient = by_hand(model, params, layer, 3)
+    expected = np.einsum("c,hwc->hw", gradient.mean((0, 1)), activations)
+    raw = sscam.grad_cam(apply, params, IMAGES, [3]).raw[0]
+    np.testing.assert_allclose(raw, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def test_vit():
+    model = vit()
+    layer = "vit.encoder.layer.0"
+    apply, params = adapt.linen(
+        model.module, {"params": model.params}, layer, logits="logits", deterministic=True, tokens=1
+    )
+    activations, gradient = (each[1:].reshape(4, 4, 16) for each in by_hand(model, params, layer, 1))
+    expected = np.einsum("c,hwc->hw", gradient.mean((0, 1)), activations)
+    raw = sscam.grad_cam(apply, params, IMAGES, [1]).raw[0]
+    np.testing.assert_allclose(raw, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_message_for_a_model_names_its_module():
+    with pytest.raises(ValueError, match=r'use adapt.linen\(model.module, {"params": model.params}, layer, logits='):
+        adapt.linen(resnet(), {}, "resnet")
