@@ -48,7 +48,9 @@ def check_adapter(model: Any, expected: str) -> None:
         return
     kind = f"a {type(model).__module__}.{type(model).__qualname__}"
     if found == "huggingface":
-        remedy = 'adapt.linen(model.module, {"params": model.params}, layer, logits="logits", deterministic=True)'
+        # Of a model with batch normalisation, `params` holds both collections already.
+        variables = "model.params" if "batch_stats" in model.params else '{"params": model.params}'
+        remedy = f'adapt.linen(model.module, {variables}, layer, logits="logits", deterministic=True)'
     elif found is not None:
         remedy = f"adapt.{found}"
     else:

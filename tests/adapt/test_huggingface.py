@@ -1,5 +1,6 @@
 """Flax models of Hugging Face (transformers before 5), with random weights, against gradients made by hand."""
 
+import re
 import warnings
 
 import jax
@@ -62,7 +63,7 @@ def by_hand(model, variables, layer: str, label: int) -> tuple[np.ndarray, np.nd
 def test_resnet():
     model = resnet()
     layer = "resnet.encoder.stages.1"
-    # Its images are channels last in spite of its call, which turns them round: `model.module` takes them as they are.
+    # The call of the model takes channels first and turns them round; its module takes channels last.
     apply, params = adapt.linen(model.module, model.params, layer, logits="logits", deterministic=True)
     activations, gradient = by_hand(model, params, layer, 3)
     expected = np.einsum("c,hwc->hw", gradient.mean((0, 1)), activations)
@@ -82,6 +83,11 @@ def test_vit():
     np.testing.assert_allclose(raw, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
-def test_the_message_for_a_model_names_its_module():
-    with pytest.raises(ValueError, match=r'use adapt.linen\(model.module, {"params": model.params}, layer, logits='):
-        adapt.linen(resnet(), {}, "resnet")
+@pytest.mark.parametrize(
+    ("make", "variables"), [(resnet, "model.params"), (vit, '{"params": model.params}')], ids=["resnet", "vit"]
+)
+def test_the_message_is_the_call_that_works(make, variables):
+    """As the tests above write it: with batch normalisation, `params` has the statistics beside the parameters."""
+    message = f'use adapt.linen(model.module, {variables}, layer, logits="logits", deterministic=True)'
+    with pytest.raises(ValueError, match=re.escape(message)):
+        adapt.linen(make(), {}, "resnet")
