@@ -27,8 +27,8 @@ test-all: test
 	$(BIN)/pytest -m slow
 
 # Models of other frameworks. PYTHON=python3.12 takes the newer packages of the extra zoo.
-test-zoo: $(VENV)/.dev $(VENV)/.keras $(VENV)/.torch
-	KERAS_BACKEND=jax $(BIN)/pytest -m "slow or not slow" tests/adapt/test_zoo.py tests/adapt/test_keras.py tests/adapt/test_torch.py
+test-zoo: $(VENV)/.dev $(VENV)/.keras $(VENV)/.torch $(VENV)/.transformers $(VENV)/.onnx
+	KERAS_BACKEND=jax $(BIN)/pytest -m "slow or not slow" tests/adapt
 
 accelerators: $(VENV)/.dev $(VENV)/.aot
 	$(BIN)/pytest -m slow -n 1 tests/accelerators

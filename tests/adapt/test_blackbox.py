@@ -109,9 +109,8 @@ def test_a_session_of_onnx_runtime(onnx_session):
     def features(params, images):
         kernel, layouts = params["kernel"].transpose(2, 3, 1, 0), ("NHWC", "HWIO", "NHWC")
         padding = ((1, 1), (1, 1))
-        return jax.nn.relu(
-            jax.lax.conv_general_dilated(images, kernel, (2, 2), padding, dimension_numbers=layouts)
-        ), ()
+        maps = jax.lax.conv_general_dilated(images, kernel, (2, 2), padding, dimension_numbers=layouts)
+        return jax.nn.relu(maps), ()
 
     def head(params, maps, carry):
         return maps.mean((1, 2)) @ params["dense"]
