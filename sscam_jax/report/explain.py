@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from PIL import Image
 
-from sscam_jax import data, networks
+from sscam_jax import data
 from sscam_jax._support import MissingPackageError
 from sscam_jax.evaluation import fingerprint
-from sscam_jax.report import _faithfulness
+from sscam_jax.report import _faithfulness, _network
 from sscam_jax.report._network import Network, load
 from sscam_jax.report._plan import FRAMES, METHODS, Planned, Request, plan
 from sscam_jax.report._progress import Progress
@@ -243,7 +243,7 @@ def explain(
         Naidu and Michael, SS-CAM (arXiv 2006.14255), Figure 4.
     """
     if class_names is None and not isinstance(model, tuple):
-        class_names = networks.class_names(model, checkpoint)
+        class_names = _network.class_names(model, checkpoint)
     request = Request(
         methods=methods,
         classes=classes or (),

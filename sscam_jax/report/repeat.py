@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sscam_jax import networks as networks_of
+from sscam_jax import networks
 from sscam_jax.report._plan import Request
 
 _DEFAULTS = Request()
@@ -13,10 +13,14 @@ _DEFAULTS = Request()
 _PYTHON_ONLY = ("class_names", "size", "mean", "std")
 
 
-def _changed(request: Request) -> dict[str, Any]:
-    """The settings that are not the default."""
+def _changed(request: Request, network: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that are not the default; the classes of a head come with its name."""
     fields = (field.name for field in dataclasses.fields(request))
-    return {name: value for name in fields if (value := getattr(request, name)) != getattr(_DEFAULTS, name)}
+    changed = {name: value for name in fields if (value := getattr(request, name)) != getattr(_DEFAULTS, name)}
+    head = networks.class_names(network.get("model"), network.get("checkpoint"))
+    if head is not None and request.class_names == head:
+        del changed["class_names"], changed["num_classes"]
+    return changed
 
 
 def python(names: Sequence[str], network: Mapping[str, str], request: Request) -> str:
@@ -42,7 +46,7 @@ def python(names: Sequence[str], network: Mapping[str, str], request: Request) -
         found.report("report.html")
     """
     given: dict[str, Any] = {"model": "(apply, params)"} if not network else {k: repr(v) for k, v in network.items()}
-    given |= {name: repr(_plain(value)) for name, value in _changed(request).items()}
+    given |= {name: repr(_plain(value)) for name, value in _changed(request, network).items()}
     lines = [f"    {name}={value}," for name, value in given.items()]
     call = ["found = sscam.explain(", f"    {list(names)!r},", *lines, ")"]
     return "\n".join(["import sscam_jax as sscam", "", *call, 'found.report("report.html")'])
@@ -53,13 +57,13 @@ def _plain(value: Any) -> Any:
 
 
 def shell(
-    names: Sequence[str], networks: Sequence[Mapping[str, str]], request: Request, expected: Sequence[object] = ()
+    names: Sequence[str], layers: Sequence[Mapping[str, str]], request: Request, expected: Sequence[object] = ()
 ) -> str | None:
     """The command that writes the same report again.
 
     Args:
         names: what the images are called.
-        networks: model, checkpoint and layer by name, of every layer.
+        layers: model, checkpoint and layer by name, of every layer; an empty one is a network of the caller's.
         request: what was asked for.
         expected: the classes that the images show.
 
@@ -70,19 +74,14 @@ def shell(
         >>> shell(["my cat.jpg"], [dict(model="resnet18", checkpoint="a.pth", layer="layer4")], Request(budget=None))
         "sscam report 'my cat.jpg' --model resnet18 --checkpoint a.pth --layer layer4 --full --out report.html"
     """
-    changed = _changed(request)
-    one = {(each.get("model"), each.get("checkpoint")) for each in networks}
-    head = networks_of.class_names(*next(iter(one))) if all(networks) else None
-    if head is not None and request.class_names == head:
-        changed.pop("class_names", None)
-    if not all(networks) or len(one) > 1 or any(name in changed for name in _PYTHON_ONLY):
+    changed = _changed(request, layers[0])
+    one = {(each.get("model"), each.get("checkpoint")) for each in layers}
+    if not all(layers) or len(one) > 1 or any(name in changed for name in _PYTHON_ONLY):
         return None
     [(model, checkpoint)] = one
-    if request.num_classes == len(head or ()):
-        changed.pop("num_classes", None)
     words = ["sscam", "report", *(f"./{name}" if name.startswith("-") else name for name in names)]
     words += ["--model", str(model), "--checkpoint", str(checkpoint)]
-    for each in networks:
+    for each in layers:
         words += ["--layer", each["layer"]]
     for option, several in (("methods", "--method"), ("classes", "--class")):
         for value in changed.pop(option, ()):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from sscam_jax import data, plots
+from sscam_jax import data, networks, plots
 from sscam_jax.cams import registry
 from sscam_jax.report import _network, photographs, repeat
 from sscam_jax.report._plan import Request
@@ -47,7 +47,8 @@ class Asked:
 
     images: Mapping[str, pathlib.Path]
     networks: Sequence[_network.Network]
-    request: Request
+    requests: Sequence[Request]
+    """One per network: each knows its own classes."""
 
     @classmethod
     def of(
@@ -74,14 +75,23 @@ class Asked:
         if len(files) > _MOST_IMAGES or len(checkpoints) > MOST_NETWORKS or not checkpoints:
             raise ValueError(f"choose 1 to {MOST_NETWORKS} networks and at most {_MOST_IMAGES} photographs")
         texts = [_text(method, preset, sigma, samples) for method in methods]
+        loaded = [_loaded(checkpoint, layer.strip()) for checkpoint in checkpoints]
+        known = [networks.class_names(each.about["model"], each.about["checkpoint"]) for each in loaded]
+        if classes and len(set(known)) > 1:
+            raise ValueError("these networks know different classes: leave the classes empty, or choose one network")
         request = Request(
             methods=texts,
-            classes=tuple(classes),
             budget=_budget(texts, min(int(budget), MOST_PASSES)),
             seed=int(seed),
             frames=1,
             faithfulness=measure,
         )
+        requests = [
+            dataclasses.replace(
+                request, classes=tuple(classes), class_names=names, num_classes=len(names or range(1000))
+            )
+            for names in known
+        ]
         images = {pathlib.Path(file).name: pathlib.Path(file) for file in files}
         for name, path in images.items():
             width, height = data.open_image(path).size
@@ -89,7 +99,7 @@ class Asked:
                 raise ValueError(
                     f"{name} has {width * height:,} pixels, at most {_PIXELS:,} are taken: make it smaller"
                 )
-        return cls(images, [_loaded(checkpoint, layer.strip()) for checkpoint in checkpoints], request)
+        return cls(images, loaded, requests)
 
 
 _forecasts: dict[Any, list[tuple[str, int, float]]] = {}
@@ -100,9 +110,10 @@ def forecast(asked: Asked) -> list[list[Any]]:
 
     A forecast compiles and times a chunk. It is kept, because other photographs need nearly as many passes.
     """
-    rows, maps = [], len(asked.images) * max(1, len(asked.request.labels()))
-    one = dataclasses.replace(asked.request, classes=())
-    for network in asked.networks:
+    rows = []
+    for network, request in zip(asked.networks, asked.requests, strict=True):
+        maps = len(asked.images) * max(1, len(request.labels()))
+        one = dataclasses.replace(request, classes=())
         key = (network.apply, *network.about.values(), *one.methods, one.budget)
         if key not in _forecasts:
             first = data.open_image(next(iter(asked.images.values())))
@@ -115,8 +126,11 @@ def forecast(asked: Asked) -> list[list[Any]]:
 def found_so_far(asked: Asked) -> Iterator[list[Explanation]]:
     """An explanation per network, after each method one more method."""
     done: list[Explanation] = []
-    request = asked.request
-    for network in asked.networks:
+    seen: tuple[int, ...] = ()
+    for network, request in zip(asked.networks, asked.requests, strict=True):
+        if seen and request.class_names == asked.requests[0].class_names:
+            # This network explains what the first one sees.
+            request = dataclasses.replace(request, classes=seen)
         so_far: Explanation | None = None
         for method in request.methods:
             one = dataclasses.replace(request, methods=[method], budget=_budget([method], request.budget))
@@ -131,9 +145,7 @@ def found_so_far(asked: Asked) -> Iterator[list[Explanation]]:
             yield [*done, so_far]
         assert so_far is not None
         done.append(so_far)
-        if not request.classes and len(asked.networks) > 1:
-            # The next network explains what this one sees.
-            request = dataclasses.replace(request, classes=list(dict.fromkeys(each.label for each in so_far.classes)))
+        seen = seen or tuple(dict.fromkeys(each.label for each in so_far.classes))
 
 
 def _budget(methods: Sequence[str], budget: Any) -> Any:

