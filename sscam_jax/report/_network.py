@@ -51,8 +51,8 @@ def model_of(checkpoint: str | os.PathLike[str]) -> str:
     if found := [name for name in names if file.startswith(name)]:
         return max(found, key=len)
     if owners := [name for name in names if text in networks.heads(name)]:
-        names = " or ".join(f"'{name}-{text}'" for name in owners)
-        raise ValueError(f"'{text}' is a head of {', '.join(map(repr, owners))}: name the model too, or write {names}")
+        choices = " or ".join(f"'{name}-{text}'" for name in owners)
+        raise ValueError(f"'{text}' is a head of {', '.join(map(repr, owners))}: name the model too, or {choices}")
     if not os.path.isfile(text) and "://" not in text:
         raise FileNotFoundError(
             f"checkpoint '{text}' is not a file, a URL or a known name; choose from "
