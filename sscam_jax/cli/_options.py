@@ -22,7 +22,7 @@ Layer = Annotated[
 ]
 Out = Annotated[pathlib.Path, typer.Option(metavar="DIR", help="The folder to write to.")]
 
-# Of `sscam explain` and `sscam demo`.
+# Of `sscam explain`, `sscam report` and `sscam demo`.
 Method = Annotated[
     list[str],
     typer.Option(metavar="NAME[:PRESET][,OPTION=VALUE…]", help="A method, see `sscam methods`; repeatable."),
@@ -32,6 +32,18 @@ Budget = Annotated[
     typer.Option(metavar="INTEGER", help="Scoring passes per map, of methods that take a budget; default: 256.", min=1),
 ]
 Full = Annotated[bool, typer.Option("--full", help="Run all passes: minutes on a CPU.")]
+Class = Annotated[
+    list[str] | None,
+    typer.Option("--class", metavar="NAME|INDEX", help="Class to explain, repeatable; default: the top one."),
+]
+NoiseSeed = Annotated[int, typer.Option("--seed", metavar="INTEGER", help="Of all noise.", min=0, max=2**32 - 1)]
+Frames = Annotated[
+    int, typer.Option(metavar="INTEGER", help="Of an animation or video, evenly spaced; 1: the first.", min=1)
+]
+ChunkSize = Annotated[
+    int | None,
+    typer.Option(metavar="INTEGER", help="Network inputs scored at once; default: right for the device.", min=1),
+]
 
 # Of `sscam evaluate` and `sscam ablate`.
 Data = Annotated[str, typer.Option(metavar="KIND:PATH", help="The data set, as in ilsvrc2012:ROOT.")]

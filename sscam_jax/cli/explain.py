@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sscam_jax.cli._options import Budget, Checkpoint, Full, Layer, Method, Model, NumClasses, Out
+from sscam_jax.cli._options import (
+    Budget,
+    Checkpoint,
+    ChunkSize,
+    Class,
+    Frames,
+    Full,
+    Layer,
+    Method,
+    Model,
+    NoiseSeed,
+    NumClasses,
+    Out,
+)
 from sscam_jax.cli._terminal import message, prepare_jax, user_errors, write
 
 if TYPE_CHECKING:
@@ -155,20 +168,12 @@ def explain(
     checkpoint: Checkpoint = None,
     layer: Layer = None,
     method: Method = _METHODS,
-    class_: Annotated[
-        list[str] | None,
-        typer.Option("--class", metavar="NAME|INDEX", help="Class to explain, repeatable; default: the top one."),
-    ] = None,
+    class_: Class = None,
     budget: Budget = None,
     full: Full = False,
-    seed: Annotated[int, typer.Option(metavar="INTEGER", help="Of all noise.", min=0, max=2**32 - 1)] = 0,
-    frames: Annotated[
-        int, typer.Option(metavar="INTEGER", help="Of an animation or video, evenly spaced; 1: the first.", min=1)
-    ] = 16,
-    chunk_size: Annotated[
-        int | None,
-        typer.Option(metavar="INTEGER", help="Network inputs scored at once; default: right for the device.", min=1),
-    ] = None,
+    seed: NoiseSeed = 0,
+    frames: Frames = 16,
+    chunk_size: ChunkSize = None,
     num_classes: NumClasses = None,
     out: Out = pathlib.Path("explained"),
     maps: Annotated[

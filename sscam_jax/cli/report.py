@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sscam_jax.cli._options import Budget, Checkpoint, Full, Method, Model, NumClasses
+from sscam_jax.cli._options import (
+    Budget,
+    Checkpoint,
+    ChunkSize,
+    Class,
+    Frames,
+    Full,
+    Method,
+    Model,
+    NoiseSeed,
+    NumClasses,
+)
 from sscam_jax.cli._terminal import prepare_jax, user_errors, write
 from sscam_jax.cli.explain import chosen_budget, chosen_names, chosen_photographs, why_unread
 
@@ -27,10 +38,7 @@ def report(
         list[str] | None, typer.Option(metavar="NAME", help="A target layer, repeatable; default: the network's.")
     ] = None,
     method: Method = _METHODS,
-    class_: Annotated[
-        list[str] | None,
-        typer.Option("--class", metavar="NAME|INDEX", help="Class to explain, repeatable; default: the top one."),
-    ] = None,
+    class_: Class = None,
     expected: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME|INDEX", help="The class that an image shows: once per image, or once for all."),
@@ -40,7 +48,9 @@ def report(
     ] = False,
     budget: Budget = None,
     full: Full = False,
-    seed: Annotated[int, typer.Option(metavar="INTEGER", help="Of all noise.", min=0, max=2**32 - 1)] = 0,
+    seed: NoiseSeed = 0,
+    frames: Frames = 16,
+    chunk_size: ChunkSize = None,
     num_classes: NumClasses = None,
     data: Annotated[
         str | None, typer.Option(metavar="KIND:PATH", help="For a run folder: its data set, to show photographs.")
@@ -79,6 +89,8 @@ def report(
             class_names=names,
             budget=chosen_budget(budget, full),
             seed=seed,
+            frames=frames,
+            chunk_size=chunk_size,
             faithfulness=faithfulness,
         )
         there, failed = chosen_photographs(paths)
