@@ -42,32 +42,16 @@ def _sscam(*args):
 def test_photographs(photos, tmp_path, quick_compilation):
     (photos / "broken.png").write_bytes(b"no picture")
     out = tmp_path / "report.html"
-    options = [
-        "--method",
-        "grad-cam",
-        "--num-classes",
-        4,
-        "--frames",
-        2,
-        "--chunk-size",
-        8,
-        "--class",
-        1,
-        "--layer",
-        "layer3",
-        "--layer",
-        "layer4",
-    ]
+    options = ["--method", "grad-cam", "--num-classes", 4, "--frames", 2, "--chunk-size", 8, "--class", 1]
+    options += ["--layer", "layer3", "--layer", "layer4"]
     found = _sscam(photos, "--out", out, *options, "--expected", 1)
     (photos / "broken.png").unlink()
     assert found.exit_code == 1 and "broken.png is not an image" in found.stderr and "MB" in found.stdout
     text = out.read_text("utf-8")
     assert "a.png" in text and "b.png" in text and text.count('class="map"') == 4
     command = f"sscam report {photos} --model resnet18 --checkpoint own.pth --layer layer3 --layer layer4"
-    assert (
-        f"{command} --method grad-cam --class 1 --expected 1 --num-classes 4 --frames 2 --chunk-size 8 --out report.html"
-        in text
-    )
+    settings = "--method grad-cam --class 1 --expected 1 --num-classes 4 --frames 2 --chunk-size 8"
+    assert f"{command} {settings} --out report.html" in text
 
 
 def test_a_run_folder(photos, tmp_path, quick_compilation):
