@@ -1,6 +1,7 @@
 """What to do about the commonest mistakes, said where they show."""
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,8 @@ import jax
 
 from sscam_jax.adapt._probabilities import last_activation
 from sscam_jax.adapt.layout import Layout
+
+_MISSING = re.compile(r"missing \d+ required (?:positional|keyword-only) arguments?: (.*)")
 
 
 def warn_of_probabilities(jaxpr: Any, output: int) -> None:
@@ -23,7 +26,7 @@ def warn_of_probabilities(jaxpr: Any, output: int) -> None:
 
 
 def explain(error: Exception, runs: Callable[[Layout, jax.ShapeDtypeStruct], None], layout: Layout, image: Any) -> None:
-    """Raise an error that names the remedy, where the network runs on the image laid out in another way.
+    """Raise an error that names the remedy: an argument is missing, or the images need another layout.
 
     Args:
         error: what the network raised.
@@ -32,8 +35,14 @@ def explain(error: Exception, runs: Callable[[Layout, jax.ShapeDtypeStruct], Non
         image: shape and dtype of one image that failed.
 
     Raises:
-        ValueError: the network runs on the image laid out otherwise; the message says how.
+        ValueError: an argument is missing, or the network runs on the image laid out otherwise; the message says
+            how.
     """
+    if isinstance(error, TypeError) and (missing := _MISSING.search(str(error))):
+        raise ValueError(
+            f"the network takes more than images ({error}): give {missing[1]} to the adapter as keyword arguments, "
+            "such as train=False or rngs=None, or further arrays by inputs="
+        ) from error
     other = dataclasses.replace(layout, channels_first=not layout.channels_first)
     last, *rest = image.shape
     in_adapter = (f"channels_first={other.channels_first} in the adapter", other, image.shape)

@@ -113,6 +113,11 @@ class _Linen:
         try:
             with nn.intercept_methods(intercept):
                 outputs = self.module.apply(variables, images, *inputs, **dict(self.kwargs))
+        except errors.ScopeCollectionNotFound as error:
+            raise ValueError(
+                f"the variables of {type(self.module).__name__} are not complete ({error}): give all that module.init "
+                'returned, such as {"params": ..., "batch_stats": ...}'
+            ) from error
         except (errors.ModifyScopeVariableError, errors.InvalidRngError, NameError) as error:
             if isinstance(error, NameError) and "axis name" not in str(error):
                 raise
