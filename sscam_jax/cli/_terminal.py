@@ -46,6 +46,11 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_PATIENT = (
+    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=600 --xla_cpu_collective_call_terminate_timeout_seconds=86400"
+)
+
+
 def prepare_jax() -> None:
     """All cores are used, and compilations are kept on disk so that the next run of a command starts at once."""
     import jax
@@ -55,5 +60,9 @@ def prepare_jax() -> None:
     # XLA's CPU backend computes most of a convolutional network on one core of a device: a device a core.
     # Where a GPU is the default, the CPU's devices are not used.
     jax.config.update("jax_num_cpu_devices", _cores())
+    # On a busy machine one core falls behind, and XLA ends a process whose devices waited 40 s for each other. The
+    # user's own flags come last and win. JAX 0.7 does not know these two, and an unknown flag ends the process too.
+    if jax.__version_info__ >= (0, 10):
+        os.environ["XLA_FLAGS"] = f"{_PATIENT} {os.environ.get('XLA_FLAGS', '')}".strip()
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))

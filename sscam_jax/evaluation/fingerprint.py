@@ -28,7 +28,12 @@ _COMPUTES: tuple[str, ...] = ("types.py", "ops.py", "cams", "metrics", "networks
 _COMPUTES += ("evaluation/_sharded.py",)
 _COMPUTES += ("evaluation/loop.py", "evaluation/methods.py", "evaluation/pictures.py")
 # Flags of XLA that change how it runs or what it writes, not what it computes.
-_HARMLESS_FLAGS = ("--xla_force_host_platform_device_count", "--xla_dump", "--xla_cpu_multi_thread")
+_HARMLESS_FLAGS = (
+    "--xla_force_host_platform_device_count",
+    "--xla_dump",
+    "--xla_cpu_multi_thread",
+    "--xla_cpu_collective_call",
+)
 
 
 def _bytes(leaf: Any) -> Iterator[bytes]:
