@@ -9,13 +9,14 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 import sscam_jax as sscam
-from sscam_jax import plots
+from sscam_jax import plots, types
 from sscam_jax.cams import registry
 
 FOLDER = pathlib.Path(__file__).parent / "gallery"
@@ -138,9 +139,38 @@ def classes() -> None:
         save_figure(f"failure{i + 1}", photo, "", maps, columns=3)
 
 
+def _cosine(embeddings: jax.Array, others: jax.Array) -> jax.Array:
+    embeddings, others = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (embeddings, others))
+    return embeddings @ others.T
+
+
+def _embed(params: types.Params, images: jax.Array, tap: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    return tap(APPLY.features(params, images)[0]).mean((1, 2))
+
+
+def targets() -> None:
+    """Two classes of one photograph together and one against the other, and likeness to a part of it."""
+    photo = sscam.data.open_image(DEMO[0].with_name("imagenet_02_438.jpg"))
+    images = sscam.preprocess(photo)
+    bottle, beaker = (sscam.data.class_index(name) for name in ("wine bottle", "beaker"))
+    maps = {}
+    signs = {"bottle + beaker": (1.0, 1.0), "bottle − beaker": (1.0, -1.0), "beaker − bottle": (-1.0, 1.0)}
+    for title, sign in signs.items():
+        members = jnp.zeros((1, 1000)).at[0, jnp.array([bottle, beaker])].set(jnp.array(sign))
+        target = sscam.adapt.target(APPLY, PARAMS, lambda logits, members: logits @ members.T, members)
+        maps[title] = sscam.grad_cam(*target, images, [0])
+    apply, params = sscam.adapt.plain(_embed, PARAMS)
+    width, height = photo.size
+    crop = photo.crop((int(0.7 * width), int(0.4 * height), width, height))
+    target = sscam.adapt.target(apply, params, _cosine, apply(params, sscam.preprocess(crop)))
+    maps["like a crop, right"] = sscam.grad_cam(*target, images, [0])
+    save_figure("targets", photo, "", maps, columns=5)
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     first()
     methods()
     choices()
     classes()
+    targets()
