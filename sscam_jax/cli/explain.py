@@ -184,7 +184,12 @@ def explain(
     ] = _COLOURS,
     background: Annotated[str, typer.Option(metavar="NAME", help="The photograph in grey or colour.")] = "grey",
     max_pixels: Annotated[
-        int | None, typer.Option(metavar="INTEGER", help="Refuse larger images; default: Pillow's limit.", min=1)
+        int | None,
+        typer.Option(
+            metavar="INTEGER",
+            help="Larger JPEGs are read smaller, others refused; default: Pillow's limit.",
+            min=1,
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of the table.")] = False,
     dry_run: Annotated[

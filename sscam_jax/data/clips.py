@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image, ImageSequence, JpegImagePlugin
 
 from sscam_jax._support import imported
 from sscam_jax.data.preprocess import ImageLike, pillow_errors, upright, upright_rgb
@@ -72,6 +72,33 @@ def _opened(image: Image.Image, most: int) -> Clip:
     return Clip(images, frames)
 
 
+def _open(file: str | os.PathLike[str]) -> Image.Image:
+    """Open an image; a JPEG of more pixels than Pillow's limit is decoded at 1/2, 1/4 or 1/8 of its sides."""
+    try:
+        return Image.open(file)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        # Of a progressive JPEG, all coefficients are in memory at once, at whatever size it is decoded.
+        if (smaller := _smaller_jpeg(file)) is None:
+            raise
+        return smaller
+
+
+def _smaller_jpeg(file: str | os.PathLike[str]) -> Image.Image | None:
+    """A large JPEG, set to be decoded at a size within Pillow's limit; None where that can't be."""
+    try:
+        image = JpegImagePlugin.JpegImageFile(file)
+    except SyntaxError:  # another format
+        return None
+    width, height = image.size
+    limit = Image.MAX_IMAGE_PIXELS or width * height
+    scale = next((each for each in (2, 4, 8) if -(-width // each) * -(-height // each) <= limit), None)
+    if scale is None or "progressive" in image.info:
+        image.close()
+        return None
+    image.draft(None, (width // scale, height // scale))
+    return image
+
+
 def _decoded(path: pathlib.Path, name: str) -> Iterator[Any]:
     """The frames of a video as the package av gives them."""
     av = imported("av", "video")
@@ -116,7 +143,8 @@ def clip(image: ImageLike, name: str, most: int) -> Clip:
             first frame.
 
     Returns:
-        The frames. A file with one frame, a PIL image and an array give one.
+        The frames. A file with one frame, a PIL image and an array give one. A JPEG of more pixels than
+        `PIL.Image.MAX_IMAGE_PIXELS` is decoded at 1/2, 1/4 or 1/8 of its sides, if it is not progressive.
 
     Raises:
         ValueError: the file cannot be read or is damaged.
@@ -130,7 +158,7 @@ def clip(image: ImageLike, name: str, most: int) -> Clip:
     if isinstance(image, str | os.PathLike) and pathlib.Path(image).suffix.lower() in VIDEO_ENDINGS:
         return _video(pathlib.Path(image), name, most)
     if isinstance(image, str | os.PathLike):
-        with pillow_errors(str(pathlib.Path(image))), Image.open(image) as opened:
+        with pillow_errors(str(pathlib.Path(image))), _open(image) as opened:
             return _opened(opened, most)
     if getattr(image, "n_frames", 1) > 1:
         with pillow_errors(name):

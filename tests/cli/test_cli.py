@@ -276,7 +276,7 @@ def test_wrong_images_are_one_line(photo, squeezenet, tmp_path, monkeypatch):
         assert result.exit_code == 2, result.output
         assert re.fullmatch(r"error: [^\n]+\n", result.stderr) and message in result.stderr
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # put back after the test
-    result = _sscam("explain", photo, *squeezenet, "--method", "grad-cam", "--json", "--max-pixels", 1000)
+    result = _sscam("explain", photo, *squeezenet, "--method", "grad-cam", "--json", "--max-pixels", 100)
     assert result.exit_code == 2 and "cat.jpg has more pixels than --max-pixels allows" in result.stderr
 
 

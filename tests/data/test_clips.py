@@ -82,3 +82,26 @@ def test_videos(tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no film" * 50)
     with pytest.raises(ValueError, match=r"bad\.mp4 is not a video that can be read, or damaged: Invalid data"):
         data.clip(tmp_path / "bad.mp4", "bad.mp4", 3)
+
+
+@pytest.mark.parametrize(("limit", "scale"), [(20_000, 2), (5_000, 4), (1_500, 8)])
+def test_a_large_jpeg_is_decoded_at_a_smaller_size(limit, scale, tmp_path, monkeypatch):
+    """Upright, and with its edges where they are in the whole picture."""
+    whole = Image.new("RGB", (300, 203), "red")
+    whole.paste("blue", (0, 0, 150, 203))
+    exif = Image.Exif()
+    exif[274] = 6  # turned by a quarter
+    whole.save(tmp_path / "large.jpg", exif=exif, quality=95)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    [image] = data.clip(tmp_path / "large.jpg", "large", 1).images
+    assert image.size == (-(-203 // scale), -(-300 // scale))
+    top, bottom = (image.getpixel((image.width // 2, int(share * image.height))) for share in (0.45, 0.55))
+    assert top[2] > 200 > 50 > top[0] and bottom[0] > 200 > 50 > bottom[2]
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.jpg", dict(progressive=True)), ("a.png", {}), ("tiny.jpg", {})])
+def test_other_large_images_are_refused(name, options, tmp_path, monkeypatch):
+    Image.new("RGB", (300, 200)).save(tmp_path / name, **options)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500 if name == "tiny.jpg" else 20_000)
+    with pytest.raises(ValueError, match="is refused as a decompression bomb"):
+        data.clip(tmp_path / name, "a", 1)

@@ -1,6 +1,7 @@
 """`sscam app`: what it computes, and the app itself in a real browser and under load."""
 
 import concurrent.futures
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -24,6 +25,8 @@ from tests.browser import CHROMIUM, browser
 from tests.evaluation.test_page import APPLY
 
 slow = pytest.mark.slow
+# gradio's client leaves event loops and sockets open.
+_unclosed = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 needs_gradio = pytest.mark.skipif(not importlib.util.find_spec("gradio"), reason="pip install '.[app]'")
 
 
@@ -163,28 +166,33 @@ def test_the_space_installs_what_the_package_needs():
 PHOTOGRAPHS = [str(path) for path in data.demo_photographs()] if importlib.util.find_spec("foolbox") else []
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """The app as `sscam app` serves it: its address, its process, and where uploads go."""
+@contextlib.contextmanager
+def _serving(folder: pathlib.Path, before: str = ""):
+    """The app as `sscam app` serves it: its address and its process. What is uploaded goes into the folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("gradio")
-    code = "from sscam_jax.cli import main; main()"
+    code = f"{before}\nfrom sscam_jax.cli import main; main()"
     command = [sys.executable, "-c", code, "app", "--port", str(port)]
     environment = os.environ | dict(GRADIO_TEMP_DIR=str(folder), HF_HUB_OFFLINE="1")
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         address, end = f"http://127.0.0.1:{port}/", time.monotonic() + 120
         while True:
             try:
-                urllib.request.urlopen(address)
+                urllib.request.urlopen(address).close()
                 break
             except OSError:
                 assert process.poll() is None, process.stderr.read().decode()
                 assert time.monotonic() < end
                 time.sleep(0.5)
-        yield address, process, folder
+        yield address, process
         process.terminate()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with _serving(tmp_path_factory.mktemp("gradio")) as app_and_process:
+        yield app_and_process
 
 
 def _button(text: str) -> str:
@@ -199,7 +207,7 @@ def _labelled(text: str) -> str:
 @needs_gradio
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
 def test_in_a_browser(served, tmp_path):
-    address, _, _ = served
+    address, _ = served
     with browser() as page:
         page.resize(1280, 1200)
         page.open(address)
@@ -229,10 +237,51 @@ def test_in_a_browser(served, tmp_path):
 
 @slow
 @needs_gradio
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
+def test_stop_ends_a_request(served):
+    with browser() as page:
+        page.resize(1280, 1200)
+        page.open(served[0])
+        page.wait("[...document.querySelectorAll('button')].some((each) => each.textContent.trim() === 'Explain')")
+        page.upload("input[type=file]", pathlib.Path(PHOTOGRAPHS[0]))
+        page.wait("document.body.innerText.split('Drop Image Here').length === 2")
+        page.run(_button("Explain"))
+        page.wait(r"/\d of 3 methods/.test(document.body.innerText)", 300)
+        page.run(_button("Stop"))
+        page.wait("document.body.innerText.split('\\n').includes('stopped')")
+        for method in ("score-cam", "ss-cam"):
+            page.run(f"{_labelled(method)}.querySelector('input').click()")
+        assert page.run("document.querySelector('#report iframe') === null")
+        page.run(_button("Explain"))  # the next one is served
+        page.wait("document.querySelector('#report iframe') !== null", 300)
+        assert "done" in page.run("document.body.innerText").splitlines()
+
+
+@slow
+@needs_gradio
+@_unclosed
+def test_uploads_are_deleted(tmp_path):
+    from gradio_client import Client, handle_file
+
+    hurry = "from sscam_jax.report import app; assert (app._SWEEP, app._KEPT) == (60, 600); app._SWEEP = app._KEPT = 2"
+    with _serving(tmp_path, hurry) as (address, _):
+        given = (["squeezenet1_1-ndf"], "", ["grad-cam"], [], "", None, None, 16, 0, False)
+        visitor = Client(address, verbose=False)
+        visitor.predict(handle_file(PHOTOGRAPHS[0]), None, *given, api_name="/explain")
+        visitor.close()
+        name, end = pathlib.Path(PHOTOGRAPHS[0]).stem, time.monotonic() + 60
+        while left := [file.name for file in tmp_path.rglob("*") if name in file.name or "report" in file.name]:
+            assert time.monotonic() < end, f"after a minute there are still {left}"
+            time.sleep(0.5)
+
+
+@slow
+@needs_gradio
+@_unclosed
 def test_fifty_requests_of_five_clients(served):
     from gradio_client import Client, handle_file
 
-    address, process, _ = served
+    address, process = served
     options = (["squeezenet1_1-ndf"], "", ["grad-cam"], [], "", None, None, 16, 0, False)
 
     def memory() -> float:
@@ -258,6 +307,7 @@ def test_fifty_requests_of_five_clients(served):
 
 @slow
 @needs_gradio
+@_unclosed
 def test_errors_come_as_messages(served, tmp_path):
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError
