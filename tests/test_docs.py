@@ -159,9 +159,11 @@ def words(output: str) -> list[str | float]:
 
 
 CODE = [page for page in PAGES if blocks(page)]
+# A dozen seconds each.
+LONG = ("tutorial.md", "targets.md", "choosing.md", "coming-from.md")
 
 
-@pytest.mark.parametrize("page", CODE)
+@pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] if p in LONG else []) for p in CODE])
 def test_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, quick_compilation):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": page}

@@ -10,6 +10,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = ROOT / "docs" / "notebooks"
+# The others take a minute and more together.
+QUICK = ("bring_your_own", "reproduce_paper")
 
 
 def test_there_are_notebooks():
@@ -46,7 +48,10 @@ def test_the_pages_are_small():
     assert sum(file.suffix == ".webp" for file in files) > 10
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, id=p.stem, marks=[] if p.stem in QUICK else [pytest.mark.slow]) for p in NOTEBOOKS],
+)
 def test_runs(path, tmp_path, monkeypatch):
     # Nobody's settings of IPython, Jupyter and matplotlib: the kernel is the one of this environment.
     for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):

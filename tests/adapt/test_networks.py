@@ -45,7 +45,7 @@ BUILT_IN = {  # network, layer, image size, methods
 }
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n == "vgg16" else []) for n in BUILT_IN])
 def test_nnx_built_in_networks_are_their_true_cuts(name):
     description, layer, size, methods = BUILT_IN[name]
     params = init_params(name, KEY, num_classes=5)

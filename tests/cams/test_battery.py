@@ -54,8 +54,19 @@ METHODS = {
 }
 # Their raw maps have the input's resolution.
 FULL = ("rise", "occlusion", "over_layers", "over_augmentations")
-# Each in one process, which compiles it once.
-every_method = pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in METHODS])
+# They go the same way through the engine as another one: gradient methods as Grad-CAM, Score-CAM and IS-CAM as SS-CAM,
+# a preset as its method. Every test of what a method computes has them; of how it runs, `make test-all` has them.
+SAME_WAY = """grad_cam_pp xgrad_cam hires_cam layer_cam eigen_grad_cam score_cam is_cam""".split()
+SAME_WAY += ["score_cam torchcam", "ss_cam torchcam", "is_cam torchcam"]
+
+
+def _method(name: str, *marks: pytest.MarkDecorator):
+    """In one process, which compiles it once."""
+    return pytest.param(name, marks=[pytest.mark.xdist_group(name), *marks])
+
+
+every_method = pytest.mark.parametrize("name", [_method(n) for n in METHODS])
+every_way = pytest.mark.parametrize("name", [_method(n, *[pytest.mark.slow] * (n in SAME_WAY)) for n in METHODS])
 
 
 # Takes images of two spatial axes only, as most networks do.
@@ -86,19 +97,19 @@ def test_result(name):
     assert not saliency.flat.all()
 
 
-@every_method
+@every_way
 def test_jit_is_eager(name):
     close(jax.jit(METHODS[name])(PARAMS, IMAGES, LABELS), METHODS[name](PARAMS, IMAGES, LABELS))
 
 
-@every_method
+@every_way
 def test_batch_order_and_composition_change_nothing(name):
     whole = of_images(name, [0, 1, 2, 3])
-    for keep in ([2], [3, 1]):
-        close(of_images(name, keep), sscam.Saliency(*(array[jnp.array(keep)] for array in whole)))
+    keep = [3, 1]
+    close(of_images(name, keep), sscam.Saliency(*(array[jnp.array(keep)] for array in whole)))
 
 
-@every_method
+@every_way
 def test_ensemble_by_vmap_over_params(name):
     members = [PARAMS, toy.on_device(toy.params(seed=5))]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
@@ -107,7 +118,7 @@ def test_ensemble_by_vmap_over_params(name):
         close(jax.tree.map(lambda array, row=i: array[row], together), METHODS[name](params, IMAGES, LABELS))
 
 
-@every_method
+@every_way
 def test_sharded_batch(name):
     """Images spread over four devices, by jax.shard_map, give the same maps."""
     mesh = jax.make_mesh((4,), ("images",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -122,7 +133,7 @@ def test_sharded_batch(name):
     close(sharded, METHODS[name](PARAMS, IMAGES, LABELS))
 
 
-@every_method
+@every_way
 def test_no_labels_explains_the_predicted_class(name):
     predicted = METHODS[name](PARAMS, IMAGES, LABELS).logits.argmax(-1)
     close(METHODS[name](PARAMS, IMAGES, None), METHODS[name](PARAMS, IMAGES, predicted))
@@ -150,7 +161,7 @@ def test_nothing_is_ever_nan(name):
         np.testing.assert_array_equal(saliency.flat, saliency.maps.max((1, 2)) == 0)
 
 
-@every_method
+@every_way
 def test_a_second_call_compiles_nothing(name):
     """Other images, labels, params, σ and keys of the same shapes trace the network no more."""
     traces = []
@@ -342,8 +353,8 @@ def test_a_single_logit_has_no_probability(method):
     assert not sscam.score_cam(head, PARAMS, IMAGES, None, score="sigmoid", baseline="none").flat.all()
 
 
-@every_method
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@every_way
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_half_precision_runs_in_every_method(name, dtype):
     """Parameters and images of half precision: near the map of float32, which all results are in."""
     half = jax.tree.map(lambda leaf: leaf.astype(dtype), (PARAMS, IMAGES))
@@ -353,7 +364,7 @@ def test_half_precision_runs_in_every_method(name, dtype):
     np.testing.assert_allclose(found.logits, whole.logits, atol=0.2)
 
 
-@every_method
+@every_way
 def test_double_precision_runs_in_every_method(name):
     with jax.enable_x64(True):
         params, images = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), (PARAMS, IMAGES))

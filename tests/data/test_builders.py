@@ -89,7 +89,7 @@ def checked(run: subprocess.CompletedProcess) -> str:
     return run.stdout
 
 
-@pytest.fixture(scope="module", params=["written", "real"])
+@pytest.fixture(scope="module", params=["written", pytest.param("real", marks=pytest.mark.slow)])
 def folders(request, tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
     """Where the files are, and where TFDS has built them: tiny ones, or a few real ones."""
     root, built = tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("built")

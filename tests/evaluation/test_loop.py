@@ -122,7 +122,9 @@ def test_what_goes_with_the_values(whole):
     )
 
 
-@pytest.mark.parametrize("size,devices", [(4, 1), (1, 1), (4, 2), (3, 8)])
+@pytest.mark.parametrize(
+    "size,devices", [(4, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(4, 1), (1, 1), (3, 8)])]
+)
 def test_batches_and_devices_change_rounding_only(whole, size, devices):
     other = run(batches(size), keys=2, devices=jax.devices()[:devices])
     assert other.columns == whole.columns

@@ -197,6 +197,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, table, weights, compiled) ->
     return folder
 
 
+@pytest.mark.slow  # tests/reliability kills a smaller run
 def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, whole, table, weights, compiled):
     broken = tmp_path / "broken"
     for number in range(2):
@@ -214,6 +215,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_table(tmp_path, whole, tabl
     np.testing.assert_array_equal(_results(broken).values, _results(whole).values)
 
 
+@pytest.mark.slow
 def test_processes_share_the_work_and_one_that_dies_comes_back(tmp_path, whole, table, weights, compiled):
     """Three processes; the last is killed after its first batch, and started again when the others are done."""
     out = tmp_path / "three"

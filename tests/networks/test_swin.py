@@ -38,8 +38,8 @@ def images(batch: int, height: int, width: int) -> jax.Array:
     return jnp.asarray(uniform("images", (batch, height, width, 3)))
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_every_layer_and_the_logits_equal_pytorchs(size):
+@pytest.mark.parametrize("size", [pytest.param(SIZES[0], marks=pytest.mark.slow), SIZES[1]])
+def test_every_layer_and_the_logits_equal_pytorchs(size, quick_compilation):
     network, prefix = registry._network("swin_t"), f"{size[0]}x{size[1]}/"
     params = networks.load("swin_t", checkpoint=state_dict(network), num_classes=CLASSES)[1]
 

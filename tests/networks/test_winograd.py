@@ -11,6 +11,8 @@ from sscam_jax.networks import network, registry, winograd
 from sscam_jax.networks.winograd import Conv3x3, transform
 from tests.networks.test_networks import CLASSES, state_dict
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def direct(x, kernel, bias):
     layout = ("NHWC", "HWIO", "NHWC")
@@ -25,7 +27,7 @@ def transformed(conv):
     return nnx.merge(graph, jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(params)))
 
 
-@pytest.mark.parametrize("height,width,c_in,c_out", [(8, 8, 32, 16), (7, 5, 33, 40), (1, 2, 64, 3), (13, 14, 32, 32)])
+@pytest.mark.parametrize("height,width,c_in,c_out", [(8, 8, 32, 16), (7, 5, 33, 40), (1, 2, 64, 3)])
 @pytest.mark.parametrize("most", [1 << 20, 0], ids=["winograd", "recovered kernel"])
 def test_equals_the_direct_convolution(height, width, c_in, c_out, most, monkeypatch):
     monkeypatch.setattr(winograd, "_MOST_NUMBERS", most)
@@ -36,7 +38,8 @@ def test_equals_the_direct_convolution(height, width, c_in, c_out, most, monkeyp
     fast = transformed(conv)
     assert fast.kernel[...].shape == (4, 4, c_in, c_out)
     for layer in (conv, fast):
-        np.testing.assert_allclose(layer(x), expected, atol=3e-6 * float(jnp.abs(expected).max()))
+        found = jax.jit(lambda x, layer=layer: layer(x))(x)
+        np.testing.assert_allclose(found, expected, atol=3e-6 * float(jnp.abs(expected).max()))
 
 
 def test_thin_layers_keep_their_kernel():
@@ -55,7 +58,7 @@ def test_networks_answer_the_same():
     fast = apply.for_cpu(params)
     assert {leaf.shape[:2] for leaf in jax.tree.leaves(fast) if leaf.ndim == 4} == {(1, 1), (3, 3), (4, 4)}
     x = jax.random.normal(jax.random.key(0), (2, 65, 64, 3))
-    np.testing.assert_allclose(apply(fast, x), apply(params, x), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(apply)(fast, x), jax.jit(apply)(params, x), rtol=1e-4, atol=1e-5)
 
 
 def test_parameters_are_not_changed_in_place():

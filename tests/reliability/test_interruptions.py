@@ -55,7 +55,9 @@ def test_two_writers_of_the_same_share(tmp_path, whole):
     assert campaign.check(tmp_path, whole) == (0, 0, True)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGHUP", "SIGINT"))]
+)
 def test_signals(tmp_path, whole, name):
     process = campaign.start(tmp_path, 0, 1)
     while not list(tmp_path.glob("parts/[0-9]*.npz")) and process.poll() is None:
