@@ -26,6 +26,8 @@ from sscam_jax.cams import registry
 from sscam_jax.cli import evaluate, explain, train
 from tests import layouts
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
