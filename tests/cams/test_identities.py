@@ -56,7 +56,7 @@ def test_a_constant_channel_changes_nothing():
         return toy.mlp_head(params, activations[..., :-1], carry)
 
     more = sscam.Apply(with_constant, ignoring_it)
-    for preset in sscam.SS_CAM_PRESETS:
+    for preset in ("paper", "algorithm1", "authors_released", "torchcam"):  # noise in each of its three places
         a, b = ss_cam(preset=preset), ss_cam(more, preset=preset)
         np.testing.assert_allclose(a.maps, b.maps, atol=1e-5, err_msg=preset)
         assert not b.weights[:, -1].any()

@@ -160,7 +160,7 @@ def hold(name: str, examples: int) -> None:
 
 @pytest.mark.parametrize("name", registry.ENTRIES)
 def test_a_few_cases(name):
-    hold(name, 3)
+    hold(name, 2)
 
 
 @pytest.mark.slow
