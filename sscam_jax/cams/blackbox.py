@@ -103,6 +103,8 @@ def _rise(
         # Masks are made again wherever they are needed: N masks of the image's size would not fit into memory.
         def mask(index: Int[Array, ""]) -> Float[Array, "*space"]:
             for_cells, for_offset = jax.random.split(jax.random.fold_in(row["key"], index))
+            # A coarse grid, enlarged to one cell more than the image and cut at a random place: the mask is smooth, and
+            # its cells lie everywhere.
             grid = jax.random.bernoulli(for_cells, keep, (cells,) * len(space)).astype(jnp.float32)
             offset = jax.random.randint(for_offset, (len(space),), 0, jnp.array(sides, jnp.int32), jnp.int32)
             enlarged = ops.resize(grid[None], tuple((cells + 1) * side for side in sides))[0]
@@ -115,6 +117,7 @@ def _rise(
         scores = _scores.scores(seen, work, jnp.ones(n_samples, bool))[:, 0]
         # A network that is blind to the masks says nothing about where, but a sum of random masks is never constant.
         scores = jnp.where(scores.max() == scores.min(), 0.0, scores)
+        # The Monte Carlo estimate Σ f(X ⊙ M) M / (N E[M]), where E[M] is `keep`.
         return _scores.weighted_masks(scores / (n_samples * keep), mask, engine.chunk_size)
 
     raw = jax.lax.map(one_image, dict(image=images, label=tapped.labels, key=keys))

@@ -134,6 +134,7 @@ def over_augmentations(
         for factor in factors:
             changed = images * jnp.asarray(factor, images.dtype)
             saliency = method(apply, params, jnp.flip(changed, axis) if mirrored else changed, classes, **options)
+            # A flip is its own inverse, and a factor moves no pixel: T⁻¹ is the flip again.
             found.append(saliency._replace(maps=jnp.flip(saliency.maps, axis)) if mirrored else saliency)
     mean = jax.tree.map(lambda *leaves: jnp.stack(leaves).mean(0), *[(each.maps, each.weights) for each in found])
     passes = 1 + jnp.stack([saliency.passes for saliency in found]).sum(0, dtype=jnp.int32)

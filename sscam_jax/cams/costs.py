@@ -73,6 +73,7 @@ def cost(
     passes = int((activations.max(axes) > activations.min(axes)).sum()) * n_samples + images.shape[0]
     chunk = _run.chunk_for(apply, images, chunk_size, devices)
     engine = _run.engine_for(apply, params, images, chunk, devices)
+    # Kernels in the form that suits the device are made once per run, so they are not in a chunk's time.
     arguments = (jax.jit(_scores.suited, static_argnums=(0, 2))(apply, params, engine), images[0])
     if devices is not None:
         arguments = jax.device_put(arguments, NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec()))
@@ -101,6 +102,7 @@ def _one_chunk(
 
     def chunk(params: Params, image: Float[Array, "*space c_in"]) -> Float[Array, " p"]:
         def changed(version: Int[Array, ""], sample: Int[Array, ""]) -> Float[Array, "*space c_in"]:
+            # Inputs differ, as those of the methods do: of equal ones the compiler might run one.
             return image * version.astype(image.dtype)
 
         work = _scores.Work(_scores.network_of(apply, params), "logit", jnp.int32(0), engine)

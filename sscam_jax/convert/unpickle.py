@@ -85,6 +85,7 @@ class Tensor(Inert):
     def array(self, block: Callable[[Storage], np.ndarray]) -> np.ndarray:
         """Return the values as a view of the block that `block(storage)` returns."""
         storage = self.storage
+        # An empty tensor reads nothing, and its last number, below, would lie before its first.
         if 0 in self.shape:
             return np.zeros(self.shape, storage.dtype)
         # `as_strided` does not check its arguments: a view past the block would read foreign memory.
@@ -146,6 +147,7 @@ def _sizes(values: object) -> tuple[int, ...]:
     """Check that the values are sizes: at most 32 non-negative integers."""
     if not isinstance(values, tuple | list) or len(values) > 32:
         raise CheckpointError(f"gives a tensor's sizes as a {type(values).__name__}: refused")
+    # `type`, because True is an `int` as well.
     if not all(type(n) is int and n >= 0 for n in values):
         raise CheckpointError("gives a tensor a size, stride or offset that is not a number from 0 up: refused")
     return tuple(values)

@@ -11,6 +11,7 @@ from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD, Batch, Batches, Problem
 
 
 def _digest(batch: Batch) -> str:
+    # Shapes too, because the same bytes in another shape are other images.
     return digest(*(part for field in batch for part in (str(np.shape(field)), np.ascontiguousarray(field).tobytes())))
 
 
@@ -20,6 +21,7 @@ class Listed:
     def __init__(self, batches: Sequence[Batch], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self.batches, self.mean, self.std = list(batches), tuple(mean), tuple(std)
         ids = [int(i) for batch in batches for i in np.asarray(batch.ids)[np.asarray(batch.mask)]]
+        # Counting each id is quadratic, so it runs only if one occurs twice.
         if twice := sorted({i for i in ids if ids.count(i) > 1} if len(set(ids)) < len(ids) else ()):
             raise ValueError(f"ids {twice[:5]} occur twice in the batches: every image needs its own id")
         self.batch_size = max((len(batch.ids) for batch in batches), default=1)
@@ -56,6 +58,7 @@ class Stream:
     def __init__(self, batches: Iterable[Batch], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self.batches, self.mean, self.std = enumerate(batches), tuple(mean), tuple(std)
         self.seen: dict[int, Batch] = {}
+        # The first batch tells the size of all. It is kept, because an iterator gives nothing twice.
         for _, batch, _ in self.read([0]):
             self.seen[0] = batch
         self.batch_size = len(self.seen[0].ids) if self.seen else 1
@@ -91,6 +94,7 @@ class Stream:
 
 
 def _padded(batch: Batch, size: int) -> Batch:
+    # What `Batch` has in rows without an image: zeros, no class, no boxes, no id, and a false mask.
     fill = size - len(batch.ids)
     return Batch(
         *(
@@ -104,6 +108,7 @@ def _boxes(boxes: Any, n: int) -> np.ndarray:
     """Boxes [n, k, 4], where k is the largest number of boxes of an image; rows of -1 fill the others up."""
     if boxes is None:
         return np.full((n, 1, 4), -1, np.float32)
+    # One row at least, because a maximum over no boxes is not defined.
     each = [np.asarray(some, np.float32).reshape(-1, 4) for some in boxes]
     filled = np.full((n, max(1, *map(len, each)), 4), -1, np.float32)
     for row, some in zip(filled, each, strict=True):

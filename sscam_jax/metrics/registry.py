@@ -65,6 +65,7 @@ def _confidence_rows() -> Iterator[tuple[str, Metric]]:
 
 
 def _road(case: Case) -> Road:
+    # Three columns show one computation: two orders of every percentile.
     return case.once("road", lambda: case.seen(road, key=case.key, ids=case.ids))
 
 
@@ -79,6 +80,8 @@ def _tolerance(maps: Float[Array, "m b h w"]) -> float:
 
 def _found(ious: Float[Array, "m b t"], least: float, prefix: str) -> dict[str, Float[Array, "m b"]]:
     """Which images' objects are found, one column per threshold; NaN without a box."""
+    # A data set's MaxBoxAcc is the largest mean over images, not the mean of each image's best, so no threshold is
+    # chosen here.
     found = overlap.hits(ious, least)
     return {f"{prefix}{threshold:.2f}": found[..., t] for t, threshold in enumerate(overlap.THRESHOLDS)}
 
@@ -95,6 +98,7 @@ def _coherency(case: Case) -> Float[Array, "m b"]:
         explained = case.explain(faithfulness.explained_inputs(case.images, case.maps))
         return coherency(case.maps, explained, spatial_axes=case.maps.ndim - 2)
 
+    # Once, because it explains all images again, and ADCC takes it too.
     return case.once("coherency", correlate)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from sscam_jax.networks.network import Named, Network, Stages, average_pool, max_pool, submodules
 from sscam_jax.networks.winograd import Conv3x3
 
+# DenseNet-BC: a layer adds 32 channels, through a bottleneck of 4 · 32.
 _DEPTHS, _GROWTH, _BOTTLENECK, _STEM = (6, 12, 24, 16), 32, 128, 64
 
 

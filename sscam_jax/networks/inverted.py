@@ -96,6 +96,7 @@ class InvertedResidual(nnx.Module):
     def __init__(self, block: Block, style: Style, rngs: nnx.Rngs, name: str = "block") -> None:
         wide, activation = block.expanded, block.activation
         steps: list[nnx.Module] = []
+        # Nothing to expand: torchvision leaves this convolution out then, and checkpoints have no kernel for it.
         if wide != block.c_in:
             steps.append(Chain([style.conv(block.c_in, wide, 1, 1, rngs), style.norm(wide, rngs)], activation))
         depthwise = style.conv(wide, wide, block.size, block.stride, rngs, groups=wide)

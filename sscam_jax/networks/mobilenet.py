@@ -51,6 +51,7 @@ def _v2_blocks() -> tuple[Block, ...]:
 def _v3_blocks(version: str) -> tuple[Block, ...]:
     rows = _V3[version]
     inputs = (16, *(row[2] for row in rows))
+    # `inputs` has one entry more than `rows`: the last block's output is nobody's input here.
     return tuple(
         Block(c_in, wide, c_out, size, stride, _HARD if hard else jax.nn.relu, _multiple_of_8(wide // 4) if se else 0)
         for c_in, (size, wide, c_out, se, hard, stride) in zip(inputs, rows, strict=False)
@@ -70,6 +71,7 @@ class MobileNet(nnx.Module):
         ]
         self.features, self.names = Chain(features), [f"features.{i}" for i in range(len(features))]
         widths = (last, *sizes.hidden, num_classes)
+        # Torchvision's numbers in `classifier`: an activation and dropout stand between or before the linear layers.
         places = ("0", "3") if sizes.hidden else ("1",)
         layers = [nnx.Linear(*pair, rngs=rngs) for pair in zip(widths, widths[1:], strict=False)]
         self.classifier = Named(dict(zip(places, layers, strict=True)))
