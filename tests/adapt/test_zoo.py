@@ -1,5 +1,6 @@
 """Networks of other packages, which nobody here wrote, with random parameters, under every method."""
 
+import importlib.metadata
 import warnings
 
 import jax
@@ -89,18 +90,25 @@ def linen_resnet():
     return *adapt.linen(module, randomised(module.init(KEY, images())), "layers_7"), (4, 4, 256)
 
 
+def equimo_models():
+    """From 2.0 on, which needs Python 3.12, equimo has its networks in another module."""
+    pytest.importorskip("equimo")
+    version = int(importlib.metadata.version("equimo").partition(".")[0])
+    return importlib.import_module("equimo.vision.models" if version > 1 else "equimo.models")
+
+
 def equinox_convnext():
-    models = pytest.importorskip("equimo.models")
+    models = equimo_models()
     model = models.ConvNeXt(3, depths=[1, 1, 1, 1], dims=[8, 16, 24, 32], num_classes=CLASSES, key=KEY)
-    return *adapt.equinox(model, "blocks.2"), (4, 4, 24)
+    return *adapt.equinox(model, "blocks.2", inference=True), (4, 4, 24)
 
 
 def equinox_vit():
     """A class token and a register come before the patches."""
-    models = pytest.importorskip("equimo.models")
+    models = equimo_models()
     options = dict(reg_tokens=1, num_classes=CLASSES, global_pool="token")
     model = models.VisionTransformer(SIZE, 3, dim=24, patch_size=16, num_heads=[2], depths=[2], key=KEY, **options)
-    return *adapt.equinox(model, "blocks.0.blocks.0", tokens=2), (4, 4, 24)
+    return *adapt.equinox(model, "blocks.0.blocks.0", tokens=2, inference=True), (4, 4, 24)
 
 
 NETWORKS = [haiku_resnet, linen_resnet, equinox_convnext, equinox_vit, haiku_mobilenet]
