@@ -62,6 +62,25 @@ def _blocks(found: Comparison, heading: Sequence[str], rows: Mapping[int, Sequen
     yield from lines_of(lines)
 
 
+def _winner(found: Comparison, section: Section, k: int) -> str:
+    """The control that is as good as the best method by metric k, for the heading of the metric; else nothing."""
+    if (winner := section.winner[k]) < 0:
+        return ""
+    values = section.means.values[:, k]
+    places = decimals_of(list(section.metrics.values())[k], values)
+    return f" ⚠ {found.methods[winner]} {values[winner]:.{places}f}"
+
+
+def _notes(found: Comparison, section: Section) -> Iterator[str]:
+    """A line for each metric that a control wins."""
+    for spec, winner, best in zip(section.metrics.values(), section.winner, section.best, strict=True):
+        if winner >= 0:
+            yield (
+                f"* ⚠ {spec.title}: the control `{found.methods[winner]}` is at least as good as the best method, "
+                f"`{found.methods[best]}`"
+            )
+
+
 def _section_lines(found: Comparison, section: Section) -> Iterator[str]:
     specs = list(section.metrics.values())
     decimals = [decimals_of(spec, section.means.values[:, k]) for k, spec in enumerate(specs)]
@@ -84,16 +103,8 @@ def _section_lines(found: Comparison, section: Section) -> Iterator[str]:
             page = range(begin, min(begin + _COLUMNS, len(specs)))
             yield from _blocks(found, [headings[k] for k in page], {j: [cell(j, k) for k in page] for j in rows})
 
-    headings, notes = [], []
-    for k, (title, winner, best) in enumerate(zip(titles, section.winner, section.best, strict=True)):
-        headings.append(f"{title}, n = {section.n[k]}")
-        if winner >= 0:
-            control = f"{found.methods[winner]} {section.means.values[winner, k]:.{decimals[k]}f}"
-            headings[k] += f" ⚠ {control}"
-            notes.append(
-                f"* ⚠ {specs[k].title}: the control `{found.methods[winner]}` is at least as good as the best method, "
-                f"`{found.methods[best]}`"
-            )
+    headings = [f"{title}, n = {section.n[k]}{_winner(found, section, k)}" for k, title in enumerate(titles)]
+    notes = list(_notes(found, section))
     every = range(len(found.methods))
     yield from (f"## {section.title}, n = {section.images}", "")
     yield from tables(headings, every, mean)
