@@ -95,7 +95,7 @@ def main(values: dict[str, np.ndarray]) -> None:
             for each in found.values():
                 difference = each[:, 2] - each[:, against]
                 half = stats.t.ppf(0.975, len(difference) - 1) * stats.sem(difference)
-                cells.append(f" {difference.mean():+.3g} ± {half:.2g} ")
+                cells.append(f" {round(difference.mean(), 9):+.3g} ± {half:.2g} ")
             print(f"| better than `{METHODS[against]}` by |" + "|".join(cells) + "|")
         for name, margin in MARGINS.items():
             both = [above(found[name][:, 2] - found[name][:, m], -margin) for m in (0, 1)]
