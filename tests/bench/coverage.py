@@ -1,7 +1,7 @@
 """How often the 95 % intervals hold the true mean, and how often tables mark what is not there.
 
-The population are values per image that are stored in `notebooks/results`: 2009 images for most metrics, 40 for
-insertion and deletion. Data sets of n images are drawn from it with replacement; the truth is the population's mean.
+The population are values per image that are stored in `notebooks/results`: 2009 images for most metrics, 128 for ROAD,
+IoU and MaxBoxAcc, 40 for insertion and deletion. Data sets of n images are drawn from it with replacement; the truth is the population's mean.
 A row is a kind of metric; every network and method (or pair of methods) with that metric is a cell. The table shows
 the mean over cells and the worst cell.
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from sscam_jax.evaluation import intervals, parquet, statistics
 from sscam_jax.evaluation.comparison import is_control
-from sscam_jax.evaluation.statistics import Sample
+from sscam_jax.evaluation.statistics import Results, Sample
 from sscam_jax.metrics import METRICS
 
 RESULTS = pathlib.Path(__file__).parents[2] / "notebooks" / "results"
@@ -24,20 +24,49 @@ KINDS = {
     "average-drop": "all", "average-gain": "all", "average-increase": "all", "energy": "all",
     "energy-over-area": "all", "pointing": "all", "insertion": "40", "deletion": "40",
 }  # fmt: skip
+CONFIRMED = ("road", "iou")
 _CONSTANT = ("uniform", "fake-cam", "cam")  # `cam` is `grad-cam` on ResNet-18
+
+
+def stored(metric: str) -> Iterator[tuple[Results, np.ndarray]]:
+    """Every network's run with this metric, and its values [methods, images]."""
+    for path in sorted(RESULTS.glob(f"*_{KINDS[metric]}.parquet")):
+        found = parquet.read(path)
+        if metric in found.metrics:
+            yield found, found.values[0, :, :, found.metrics.index(metric)].astype(np.float64)
+
+
+def against_grad_cam(metric: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of every network and method: its values, and those of Grad-CAM.
+
+    Methods that are the same map up to rounding have no difference to be found.
+    """
+    for found, values in stored(metric):
+        reference = values[found.methods.index("grad-cam")]
+        for j, method in enumerate(found.methods):
+            if method not in _CONSTANT and (values[j] - reference).std() > 1e-3:
+                yield values[j], reference
 
 
 def populations(metric: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Of every network: methods' values, their differences to Grad-CAM, and twenty groups of ImageNet's classes."""
-    for path in sorted(RESULTS.glob(f"*_{KINDS[metric]}.parquet")):
-        found = parquet.read(path)
-        if metric in found.metrics:
-            values = found.values[0, :, :, found.metrics.index(metric)].astype(np.float64)
-            shown = [j for j, method in enumerate(found.methods) if method not in _CONSTANT]
-            others = values[[j for j in shown if found.methods[j] != "grad-cam"]]
-            apart = others - values[found.methods.index("grad-cam")]
-            # Methods that are the same map up to rounding have no difference to be found.
-            yield values[shown], apart[apart.std(1) > 1e-3], found.labels // 50
+    if metric in CONFIRMED:
+        yield from confirmed(metric)
+        return
+    for found, values in stored(metric):
+        shown = [j for j, method in enumerate(found.methods) if method not in _CONSTANT]
+        others = values[[j for j in shown if found.methods[j] != "grad-cam"]]
+        apart = others - values[found.methods.index("grad-cam")]
+        yield values[shown], apart[apart.std(1) > 1e-3], found.labels // 50
+
+
+def confirmed(metric: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The same of the 128 images that Ridge-CAM was tried on, with three methods."""
+    with np.load(RESULTS / "ridge_confirm.npz") as values:
+        for each in values[metric].astype(np.float64):
+            each = each[~np.isnan(each).reshape(len(each), -1).any(1)]
+            each = each.max(-1) if metric == "iou" else each
+            yield each.T, each[:, 1:].T - each[:, 0], np.zeros(len(each), int)
 
 
 def drawn(values: np.ndarray, metric: str, classes: np.ndarray | None) -> Sample:
@@ -91,7 +120,7 @@ def coverage(draws: int = 2000) -> Iterator[str]:
     """The table of the documentation."""
     rng = np.random.default_rng(0)
     yield from ("| metric | " + " | ".join(f"n = {n}" for n in SIZES) + " |", "|---|" + "---|" * len(SIZES))
-    for metric in KINDS:
+    for metric in (*KINDS, *CONFIRMED):
         for paired, what in ((False, "mean"), (True, "difference")):
             cells = {
                 n: [
@@ -115,6 +144,33 @@ def coverage(draws: int = 2000) -> Iterator[str]:
             yield line(f"`{metric}`, {what} over 20 classes", cells)
 
 
+def best_box(draws: int = 2000) -> Iterator[str]:
+    """MaxBoxAcc: each data set chooses its own threshold, and so does the population."""
+    rng, stored = np.random.default_rng(1), np.load(RESULTS / "ridge_confirm.npz")["iou"].astype(np.float64)
+    for name, demands in (("max-box-acc", (0.5,)), ("max-box-acc-v2", (0.3, 0.5, 0.7))):
+        for paired, what in ((False, "mean"), (True, "difference")):
+            cells: dict[int, list[float]] = {n: [] for n in SIZES}
+            for n, ious in ((n, each[~np.isnan(each).any((1, 2))]) for n in SIZES for each in stored):
+                hits = 100.0 * (ious.transpose(1, 0, 2)[None] >= np.array(demands)[:, None, None, None])
+                truth = hits.mean(2).max(-1).mean(0)
+                there = np.array([_holds(hits, truth, rng.integers(len(ious), size=n), name) for _ in range(draws)])
+                cells[n] += there.mean(0)[3:].tolist() if paired else there.mean(0)[:3].tolist()
+            yield line(f"`{name}`, {what}", cells)
+
+
+def _holds(hits: np.ndarray, truth: np.ndarray, some: np.ndarray, name: str) -> list[bool]:
+    """Whether the intervals of three methods and of the last two minus the first hold; hits [demands, m, n, t]."""
+    few = hits[:, :, some]
+    best = few.mean(2).argmax(-1)
+    each = np.take_along_axis(few, best[:, :, None, None], -1)[..., 0].mean(0)
+    found = drawn(each, name, None)
+    low, high = (end[:, 0] for end in intervals.intervals(found, METRICS)[1:])
+    apart = intervals.differences(found, METRICS, np.array([0])).estimates
+    between = truth[1:] - truth[0]
+    means = (low <= truth) & (truth <= high)
+    return [*means, *((apart.low[1:, 0] <= between) & (between <= apart.high[1:, 0]))]
+
+
 def tables_with_marks(name: str, tables: int = 500) -> tuple[int, int, float, float]:
     """Images, comparisons, and tables with a mark when signs are drawn at random: without and with the correction."""
     found = parquet.read(RESULTS / f"{name}.parquet")
@@ -133,7 +189,7 @@ def tables_with_marks(name: str, tables: int = 500) -> tuple[int, int, float, fl
 
 
 if __name__ == "__main__":
-    print(*coverage(), sep="\n", flush=True)
+    print(*coverage(), *best_box(), sep="\n", flush=True)
     print("\n| run | images | comparisons | a mark without correction | with it |\n|---|---|---|---|---|")
     for name in sorted(path.stem for path in RESULTS.glob("*.parquet")):
         n, comparisons, single, corrected = tables_with_marks(name)
