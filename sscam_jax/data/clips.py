@@ -123,7 +123,7 @@ def _video(path: pathlib.Path, name: str, most: int) -> Clip:
     total = sum(1 for _ in _decoded(path, name))
     chosen = _chosen(total, most)
     if not chosen:
-        raise ValueError(f"{name} has no frame")
+        raise ValueError(f"{name} has no frame, expected at least one: choose another file")
     images, frames = [], []
     for index, frame in enumerate(_decoded(path, name)):
         if index in chosen:

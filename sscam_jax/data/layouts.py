@@ -175,7 +175,9 @@ def voc2007(root: pathlib.Path, split: str = "trainval") -> Source:
     """
     folder = next((each for each in (root, root / "VOC2007", root / "VOCdevkit" / "VOC2007") if _is_voc(each)), None)
     if folder is None:
-        raise ValueError(f"'{root}' has no folder 'VOC2007' with 'ImageSets/Main'")
+        raise ValueError(
+            f"'{root}' has no folder 'VOC2007' with 'ImageSets/Main': give the folder that holds it, usually VOCdevkit"
+        )
     # Files such as aeroplane_train.txt are lists of a single class.
     lists = {file.stem: file for file in (folder / "ImageSets" / "Main").glob("*.txt") if "_" not in file.stem}
     if split not in lists:

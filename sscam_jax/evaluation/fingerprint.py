@@ -41,7 +41,9 @@ def _bytes(leaf: Any) -> Iterator[bytes]:
         leaf = jax.random.key_data(leaf)
     array = np.asarray(leaf)
     if array.dtype == object:
-        raise ValueError("an array of Python objects cannot be hashed")
+        raise ValueError(
+            "an array of Python objects cannot be hashed, expected numbers: convert it with np.asarray(…, float)"
+        )
     yield f"{array.dtype} {array.shape}".encode()
     yield np.ascontiguousarray(array).tobytes()
 

@@ -144,7 +144,9 @@ def gallery(
         )
     values = results.values[0, :, :, results.metrics.index(metric)]
     if np.isnan(values).all():
-        raise ValueError(f"no image has a value of '{metric}'")
+        raise ValueError(
+            f"no image has a value of '{metric}': choose another metric of {', '.join(map(repr, results.metrics))}"
+        )
     picked = {method: pick(of, spec.better, count=count) for method, of in zip(results.methods, values, strict=True)}
     picked = {method: ranks for method, ranks in picked.items() if ranks["best"]}
     count = max(len(ranks["best"]) for ranks in picked.values())

@@ -115,9 +115,14 @@ def _photographs(stored: Stored, batches: Batches, wanted: Iterable[int]) -> tup
 def _check(stored: Stored, batches: Batches) -> None:
     there, now = stored.config["fingerprint"]["data"], json.loads(json.dumps(dict(batches.about)))
     if there != now:
-        raise ValueError(f"batches are of other images than the run: {now} now, {there} in the run folder")
+        raise ValueError(
+            f"batches are of other images than the run: {now} now, {there} in the run folder: give "
+            "the batches that were measured"
+        )
     if batches.count is None:
-        raise ValueError("batches is a stream: photographs can be found in batches that are numbered")
+        raise ValueError(
+            "batches is a stream: photographs can be found in batches that are numbered: give a list of batches"
+        )
 
 
 def _examples(picks: Mapping[str, Any]) -> set[tuple[int, str]]:

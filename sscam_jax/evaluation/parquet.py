@@ -69,7 +69,9 @@ def read(path: pathlib.Path) -> Results:
     try:
         table = parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"'{path}' is not what a run writes: {error}") from error
+        raise ValueError(
+            f"'{path}' is not what a run writes: {error}. Expected the results.parquet of a run"
+        ) from error
     if absent := [name for name in _ABOUT if name not in table.column_names]:
         raise ValueError(f"'{path}' is not what a run writes: it has no column {', '.join(map(repr, absent))}")
     columns = {name: table[name].to_numpy() for name in table.column_names}

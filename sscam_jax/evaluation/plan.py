@@ -101,7 +101,7 @@ def check_batch(batch: Batch) -> None:
     """
     sizes = {name: len(field) for name, field in batch._asdict().items()}
     if len(set(sizes.values())) > 1:
-        raise ValueError(f"a batch's fields have {sizes} rows, expected the same number")
+        raise ValueError(f"a batch's fields have {sizes} rows, expected the same number: one row per image")
     if not jnp.issubdtype(np.asarray(batch.images).dtype, jnp.floating):
         raise ValueError(
             f"images are {np.asarray(batch.images).dtype}, expected floats as the network takes them: "
@@ -109,7 +109,10 @@ def check_batch(batch: Batch) -> None:
         )
     for name in ("labels", "ids"):
         if not np.issubdtype(np.asarray(getattr(batch, name)).dtype, np.integer):
-            raise ValueError(f"{name} are {np.asarray(getattr(batch, name)).dtype}, expected integers")
+            raise ValueError(
+                f"{name} are {np.asarray(getattr(batch, name)).dtype}, expected integers: convert "
+                "them with .astype('int32')"
+            )
     boxes, ids = np.asarray(batch.boxes), np.asarray(batch.ids)
     there = ~(boxes == -1).all(-1)
     wrong = there & ~((boxes >= 0) & (boxes <= 1)).all(-1)
@@ -196,7 +199,10 @@ def plan(
         raise ValueError(f"keys is {keys}, expected at least 1")
     found, functions = checked_metrics(metrics), methods.named(given, maps or {}, controls=controls)
     if maps and (again := [name for name, metric in found.items() if metric.reruns]):
-        raise ValueError(f"metric '{again[0]}' runs the methods again, which stored maps ({', '.join(maps)}) cannot")
+        raise ValueError(
+            f"metric '{again[0]}' runs the methods again, which stored maps ({', '.join(maps)}) cannot: "
+            "leave the metric out, or give a function instead of maps"
+        )
     check_batch(batch)
     hashed = fingerprint.arrays(params)
     explainers = {

@@ -63,14 +63,21 @@ class Stored(NamedTuple):
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"'{folder}' is not a run folder: it has no config.json")
+        raise FileNotFoundError(
+            f"'{folder}' is not a run folder: it has no config.json. Give the folder that a run wrote (--out)"
+        )
     try:
         config = json.loads(path.read_text("utf-8"))
         found = config["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"'{path}' is damaged: it is not what a run writes") from error
+        raise ValueError(
+            f"'{path}' is damaged: it is not what a run writes. Measure again into another folder"
+        ) from error
     if found != _FORMAT:
-        raise ValueError(f"'{folder}' was written in format {found}, this version reads format {_FORMAT}")
+        raise ValueError(
+            f"'{folder}' was written in format {found}, this version reads format {_FORMAT}: measure "
+            "again, or use the version that wrote it"
+        )
     if wrong := [name for name in ("fingerprint", "noted") if not isinstance(config.get(name), dict)]:
         raise ValueError(f"'{path}' is damaged: {wrong[0]} is not what a run writes")
     return config

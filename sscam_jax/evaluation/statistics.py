@@ -165,7 +165,9 @@ def sample(results: Results, *, per_class: Collection[str] = ()) -> Sample:
         Choe et al., Evaluating Weakly Supervised Object Localization Methods Right (CVPR 2020), section 4.1.
     """
     if not results.names:
-        raise ValueError("there is no image in the results")
+        raise ValueError(
+            "there is no image in the results, expected at least one: see the table's list of unreadable images"
+        )
     columns = _columns(results.metrics)
     for name in per_class:
         if name not in columns:

@@ -1,7 +1,8 @@
 """How often the 95 % intervals hold the true mean, and how often tables mark what is not there.
 
 The population are values per image that are stored in `notebooks/results`: 2009 images for most metrics, 128 for ROAD,
-IoU and MaxBoxAcc, 40 for insertion and deletion. Data sets of n images are drawn from it with replacement; the truth is the population's mean.
+IoU and MaxBoxAcc, 40 for insertion and deletion. Data sets of n images are drawn from it with replacement; the truth is
+the population's mean.
 A row is a kind of metric; every network and method (or pair of methods) with that metric is a cell. The table shows
 the mean over cells and the worst cell.
 

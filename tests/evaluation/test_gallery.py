@@ -127,7 +127,7 @@ def test_gallery_refuses():
     found = measured([[[[NAN, 1.0]]]], ["drop", "energy"], ["a"])
     with pytest.raises(ValueError, match="metric 'road' is not in the results; choose from 'drop', 'energy'"):
         gallery.gallery(found, "road", Spec("ROAD"), lambda *_: Explained(photo(), "", np.eye(3), NO_BOX))
-    with pytest.raises(ValueError, match="no image has a value of 'drop'"):
+    with pytest.raises(ValueError, match="no image has a value of 'drop': choose another metric of 'drop'"):
         gallery.gallery(found, "drop", Spec("Drop"), lambda *_: Explained(photo(), "", np.eye(3), NO_BOX))
 
 

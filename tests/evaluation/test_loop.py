@@ -202,9 +202,9 @@ def test_wrong_input_is_refused(as_users_run_it):
 BATCH = next(batches(6))
 REFUSED = [
     (dict(images=(255 * IMAGES).astype(np.uint8)), "images are uint8, expected floats as the network takes them"),
-    (dict(labels=LABELS.astype(np.float32)), "labels are float32, expected integers"),
+    (dict(labels=LABELS.astype(np.float32)), "labels are float32, expected integers: convert them with .astype"),
     (dict(ids=np.zeros(6, np.int32)), r"ids \[0, 0, 0, 0, 0, 0\] of a batch are not different numbers from 0 on"),
-    (dict(ids=np.arange(5)), "a batch's fields have .*'ids': 5, .* rows, expected the same number"),
+    (dict(ids=np.arange(5)), "a batch's fields have .*'ids': 5, .* rows, expected the same number: one row per image"),
     (
         dict(boxes=224 * np.abs(BOXES)),
         r"box \[0.0, 44.*\] of image 0 is not one: expected y0 < y1 .*divide pixels by",

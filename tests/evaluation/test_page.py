@@ -80,7 +80,7 @@ def test_the_file_says_what_the_result_says(run):
 def test_other_images_are_refused_and_none_are_needed(run, tmp_path):
     result, batches, _ = run
     other = data.batches(batches.source, batch_size=3, size=32)
-    with pytest.raises(ValueError, match="batches are of other images than the run"):
+    with pytest.raises(ValueError, match="batches are of other images than the run: .*: give the batches that were"):
         result.report(tmp_path / "a.html", batches=other)
     result.report(tmp_path / "b.html")
     assert "made without the data set" in (tmp_path / "b.html").read_text("utf-8")

@@ -165,7 +165,9 @@ def test_two_runs_at_once_are_refused(tmp_path):
 
 
 def test_folders_that_are_no_runs_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a run folder: it has no config.json"):
+    with pytest.raises(
+        FileNotFoundError, match="is not a run folder: it has no config.json. Give the folder that a run"
+    ):
         run_folder.read(tmp_path)
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match=r"is not empty and is not a run folder \(thesis.tex, …\)"):
@@ -180,7 +182,9 @@ def test_damage_and_other_versions_are_named(tmp_path):
         run_folder.read(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | dict(format=1)))
-    with pytest.raises(ValueError, match="was written in format 1, this version reads format 2"):
+    with pytest.raises(
+        ValueError, match="was written in format 1, this version reads format 2: measure again, or use the version that"
+    ):
         run_folder.read(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):

@@ -95,7 +95,9 @@ def test_subset():
 
 def test_refuses():
     found = results(random_values(1, 1, 2, 2), ["acc@0.20", "acc@0.30"])
-    with pytest.raises(ValueError, match="there is no image in the results"):
+    with pytest.raises(
+        ValueError, match="there is no image in the results, expected at least one: see the table's list"
+    ):
         statistics.sample(statistics.subset(found, np.zeros(2, bool)))
     with pytest.raises(ValueError, match="metric 'hit' is not in the results; choose from 'acc'"):
         statistics.sample(found, per_class=["hit"])
