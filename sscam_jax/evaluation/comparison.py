@@ -4,7 +4,7 @@ Marks are corrected for the number of comparisons in a table (Benjamini and Hoch
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -168,6 +168,27 @@ def _section(
     )
 
 
+def _sections(
+    results: Results, specs: Mapping[str, Spec], baseline: int, per_class: Collection[str]
+) -> Iterator[Section]:
+    """All images, and those with a single box where they are not all."""
+
+    def section(title: str, some: Results, per_class: Collection[str]) -> Section:
+        chosen = {name: specs[name] for name in (metric.partition("@")[0] for metric in some.metrics)}
+        return _section(title, some, chosen, baseline, per_class)
+
+    yield section("All images", results, per_class)
+    boxed = np.array([specs[metric.partition("@")[0]].needs_boxes for metric in results.metrics])
+    if boxed.any() and 0 < results.single.sum() < len(results.single):
+        part = statistics.subset(results, results.single)
+        part = part._replace(
+            metrics=tuple(metric for metric, kept in zip(part.metrics, boxed, strict=True) if kept),
+            values=part.values[..., boxed],
+        )
+        title = "Images with a single box, which covers at most half of them"
+        yield section(title, part, [name for name in per_class if specs[name].needs_boxes])
+
+
 def compare(
     results: Results,
     specs: Mapping[str, Spec],
@@ -213,25 +234,9 @@ def compare(
         raise ValueError(
             f"baseline '{baseline}' is not among the methods; choose from {', '.join(map(repr, results.methods))}"
         )
-    names = [metric.partition("@")[0] for metric in results.metrics]
-    for name in names:
-        if name not in specs:
+    for metric in results.metrics:
+        if (name := metric.partition("@")[0]) not in specs:
             raise ValueError(f"metric '{name}' is not known; choose from {', '.join(map(repr, specs))}")
-
-    def section(title: str, some: Results, per_class: Collection[str]) -> Section:
-        chosen = {name: specs[name] for name in (metric.partition("@")[0] for metric in some.metrics)}
-        return _section(title, some, chosen, results.methods.index(baseline), per_class)
-
-    sections = [section("All images", results, per_class)]
-    boxed = np.array([specs[name].needs_boxes for name in names])
-    if boxed.any() and 0 < results.single.sum() < len(results.single):
-        part = statistics.subset(results, results.single)
-        part = part._replace(
-            metrics=tuple(metric for metric, kept in zip(part.metrics, boxed, strict=True) if kept),
-            values=part.values[..., boxed],
-        )
-        title = "Images with a single box, which covers at most half of them"
-        sections.append(section(title, part, [name for name in per_class if specs[name].needs_boxes]))
     labelled = results.labels >= 0
     right = results.labels[labelled] == results.predicted[labelled]
     return Comparison(
@@ -244,5 +249,5 @@ def compare(
         without_class=tuple(without_class),
         boxes_changed=tuple(boxes_changed),
         unfinished=tuple(unfinished),
-        sections=tuple(sections),
+        sections=tuple(_sections(results, specs, results.methods.index(baseline), per_class)),
     )
