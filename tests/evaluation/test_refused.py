@@ -41,6 +41,10 @@ def evaluate(out, given=None, methods=("grad-cam",), names=("complexity",), para
         (dict(target="label"), "target 'label' is not known; choose from 'truth', 'predicted'"),
         (dict(process=(2, 2)), r"process is \(2, 2\), expected \(index, count\) with index from 0 to count - 1"),
         (dict(params={**PARAMS, "scale": 2.0}), r"params\['scale'\] is 2.0 of type float, expected an array: wrap it"),
+        (
+            dict(params={**PARAMS, "scale": np.array([None])}),
+            r"an array of Python objects cannot be hashed, expected numbers: convert it with np.asarray",
+        ),
         (dict(given=[BATCH, BATCH]), r"ids \[0, 1, 2, 3, 4\] occur twice in the batches: every image needs its own id"),
         (dict(given=BATCH), r"batches is Batch, expected an iterable of Batch: a single one is \[batch\]"),
         (dict(given=[]), "batches is empty: expected at least one batch of images"),
@@ -57,7 +61,7 @@ def evaluate(out, given=None, methods=("grad-cam",), names=("complexity",), para
         ),
         (
             dict(maps=dict(theirs=MAPS), names=["coherency"]),
-            r"metric 'coherency' runs the methods again, which stored maps \(theirs\) cannot",
+            r"metric 'coherency' runs the methods again, which stored maps \(theirs\) cannot: leave the metric out",
         ),
     ],
 )
