@@ -140,7 +140,7 @@ def test_voc2007(voc):
 def test_voc2007_from_the_folders_around_it(voc):
     prints = {data.source(f"voc2007:{root}:test").fingerprint() for root in (voc, voc.parent, voc / "VOC2007")}
     assert len(prints) == 1
-    with pytest.raises(ValueError, match="'.*Annotations' has no folder 'VOC2007' with 'ImageSets/Main': give the folder"):
+    with pytest.raises(ValueError, match="'.*Annotations' has no folder 'VOC2007' with 'ImageSets/Main': give"):
         data.source(f"voc2007:{voc / 'VOC2007' / 'Annotations'}:test")
 
 
