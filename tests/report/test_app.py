@@ -185,8 +185,10 @@ def _serving(folder: pathlib.Path, before: str = ""):
                 assert process.poll() is None, process.stderr.read().decode()
                 assert time.monotonic() < end
                 time.sleep(0.5)
-        yield address, process
-        process.terminate()
+        try:
+            yield address, process
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +266,7 @@ def test_uploads_and_results_are_deleted(photo, tmp_path):
     from gradio_client import Client, handle_file
 
     hurry = (
-        "from sscam_jax.report import app; assert (app._SWEEP, app._KEPT) == (60, 600); app._SWEEP, app._KEPT = 2, 20"
+        "from sscam_jax.report import app; assert (app._SWEEP, app._KEPT) == (60, 600); app._SWEEP, app._KEPT = 2, 30"
     )
     folder = tmp_path / "gradio"
     with _serving(folder, hurry) as (address, _):
@@ -273,7 +275,7 @@ def test_uploads_and_results_are_deleted(photo, tmp_path):
         visitor.predict(handle_file(photo), None, *given, api_name="/explain")
         visitor.close()
         examples, end = set(map(os.path.basename, PHOTOGRAPHS)), time.monotonic() + 90
-        assert {"cat.png", "report.html"} < (there := {file.name for file in folder.rglob("*.*")}), there
+        assert "report.html" in (there := {file.name for file in folder.rglob("*.*")}), there
         while left := {file.name for file in folder.rglob("*.*")} - examples:
             assert time.monotonic() < end, f"there are still {left}"
             time.sleep(0.5)
