@@ -63,16 +63,12 @@ class Stored(NamedTuple):
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"'{folder}' is not a run folder: it has no config.json. Give the folder that a run wrote (--out)"
-        )
+        raise FileNotFoundError(f"'{folder}' is not a run folder: it has no config.json. Give the folder of a run")
     try:
         config = json.loads(path.read_text("utf-8"))
         found = config["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(
-            f"'{path}' is damaged: it is not what a run writes. Measure again into another folder"
-        ) from error
+        raise ValueError(f"'{path}' is damaged: it is not what a run writes. Measure again elsewhere") from error
     if found != _FORMAT:
         raise ValueError(
             f"'{folder}' was written in format {found}, this version reads format {_FORMAT}: measure "

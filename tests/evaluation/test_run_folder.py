@@ -165,9 +165,7 @@ def test_two_runs_at_once_are_refused(tmp_path):
 
 
 def test_folders_that_are_no_runs_are_refused(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match="is not a run folder: it has no config.json. Give the folder that a run"
-    ):
+    with pytest.raises(FileNotFoundError, match="is not a run folder: it has no config.json. Give the folder of a run"):
         run_folder.read(tmp_path)
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match=r"is not empty and is not a run folder \(thesis.tex, …\)"):
