@@ -65,17 +65,6 @@ def colours() -> dict[str, str]:
     return {name: base64.b64encode(table.tobytes()).decode() for name, table in tables.items()}
 
 
-def polyline(values: Sequence[float], shares: Sequence[float], width: float, height: float) -> str:
-    """The points of a curve in [0, 1] as SVG has them, 0 at the bottom left.
-
-    Example:
-        >>> polyline([0.0, 1.0], [0.0, 1.0], 200.0, 100.0)
-        '0.0,100.0 200.0,0.0'
-    """
-    points = zip(shares, values, strict=True)
-    return " ".join(f"{width * float(x):.1f},{height * (1 - float(y)):.1f}" for x, y in points)
-
-
 def versions() -> list[tuple[str, str]]:
     """What made a page: this package, those that it computes with, and Python.
 

@@ -77,23 +77,13 @@ def _faithful(found: Explanation, method: str, row: int) -> str:
     return f"drop {of.drop[row]:.1f} %, insertion {of.insertion[row]:.3f}, deletion {of.deletion[row]:.3f}"
 
 
-def _charts(found: Explanation, layer: int, row: int) -> Iterator[dict[str, Any]]:
-    if not found.faithfulness:
-        return
-
-    def lines(kind: str) -> list[dict[str, str]]:
-        return [
-            dict(
-                method=registry.title(method),
-                area=f"{getattr(of, kind)[row]:.3f}",
-                points=pages.polyline(getattr(of, f"{kind}_curve")[row].tolist(), of.shares.tolist(), 200.0, 100.0),
-            )
-            for method, of in found.faithfulness.items()
-        ]
-
-    class_ = found.classes[row]
-    about: dict[str, Any] = {"layer": layer, "label": class_.label, "class": class_.name}
-    yield about | dict(insertion=lines("insertion"), deletion=lines("deletion"))
+def _curve(found: Explanation, kind: str, row: int) -> dict[str, Any]:
+    """A curve and its area per method."""
+    each = found.faithfulness.values()
+    return dict(
+        values=[[round(float(value), 3) for value in getattr(of, f"{kind}_curve")[row]] for of in each],
+        areas=[f"{getattr(of, kind)[row]:.3f}" for of in each],
+    )
 
 
 def _by_image(found: Explanation) -> list[tuple[str, list[int]]]:
@@ -105,11 +95,12 @@ def _by_image(found: Explanation) -> list[tuple[str, list[int]]]:
 
 
 class _Report:
-    """What the template shows, gathered image after image; `maps` is what the script reads."""
+    """What the template shows, gathered image after image; `maps` and `charts` are what the script reads."""
 
     def __init__(self, founds: Sequence[Explanation], expected: Sequence[int | None]) -> None:
         self.founds, self.expected = founds, expected
         self.maps: list[dict[str, Any]] = []
+        self.charts: list[dict[str, Any]] = []
 
     def images(self) -> Iterator[dict[str, Any]]:
         for (name, rows), expected in zip(_by_image(self.founds[0]), self.expected, strict=True):
@@ -128,7 +119,7 @@ class _Report:
             expected="" if expected is None else first.request.name(expected),
             right=top[0]["expected"],
             maps=[self._map(layer, row, m) for row in rows for layer in range(len(self.founds)) for m in self.methods],
-            charts=[each for row in rows for i, found in enumerate(self.founds) for each in _charts(found, i, row)],
+            charts=[self._chart(i, row) for row in rows for i, found in enumerate(self.founds) if found.faithfulness],
         )
 
     @property
@@ -152,6 +143,13 @@ class _Report:
             "faithful": _faithful(found, method, row),
             "about": _about(found, method, row),
         }
+
+
+    def _chart(self, layer: int, row: int) -> dict[str, Any]:
+        found = self.founds[layer]
+        self.charts.append({kind: _curve(found, kind, row) for kind in ("insertion", "deletion")})
+        class_ = found.classes[row]
+        return {"index": len(self.charts) - 1, "layer": layer, "label": class_.label, "class": class_.name}
 
 
 def _layers(founds: Sequence[Explanation]) -> list[str]:
@@ -193,6 +191,12 @@ def _commands(
 def _unnamed(names: Sequence[str]) -> bool:
     """Whether an image was an array, which has no file."""
     return any(name.startswith("image ") and name[6:].isdecimal() for name in names)
+
+
+def _shares(founds: Sequence[Explanation]) -> list[float]:
+    """The share of changed pixels after each step of a curve: the same of all."""
+    of = next((each for found in founds for each in found.faithfulness.values()), None)
+    return [] if of is None else [round(float(share), 4) for share in of.shares]
 
 
 def _check_others(founds: Sequence[Explanation]) -> None:
@@ -251,6 +255,9 @@ def write(
         colours=pages.colours(),
         size=[first.request.size] * 2,
         maps=report.maps,
+        charts=report.charts,
+        shares=_shares(founds),
+        titles=methods,
         methods=list(first.saliency),
         layers=layers,
     )

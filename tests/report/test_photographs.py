@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import sscam_jax as sscam
-from sscam_jax.report import photographs, repeat
+from sscam_jax.report import _faithfulness, photographs, repeat
 from sscam_jax.report._plan import Request
 from tests.browser import CHROMIUM, browser
 from tests.report.test_explain import APPLY, PARAMS, _photo
@@ -71,7 +71,8 @@ def test_the_file_holds_everything_and_asks_for_nothing(file):
     assert HOSTILE not in text and CLASSES[1] not in text
     assert text.count("<script") == 2  # the data and the script: no name became one
     data = _data(text)
-    assert len(data["maps"]) == 2 * 2 * 2 * 3 and data["layers"] == ["layer3", "layer4"]
+    assert len(data["maps"]) == 2 * 2 * 2 * 3 and len(data["charts"]) == 2 * 2 * 2
+    assert data["layers"] == ["layer3", "layer4"]
     for setting in ("jaxlib", "hash of its parameters", "seed", "cells=7", "Python"):
         assert setting in text
 
@@ -211,6 +212,26 @@ def test_downloads(page, file, found, tmp_path):
 
 
 @needs_browser
+def test_curves_are_drawn_when_they_are_opened(page, file, found):
+    _opened(page, file)
+    chart = "article:nth-of-type(2) details.curves:not([hidden])"
+    assert page.run(f"document.querySelector('{chart} svg')") is None
+    page.click(f"{chart} summary")
+    page.wait(f"document.querySelectorAll('{chart} polyline').length === 2 * 3")
+    points = page.run(f"document.querySelectorAll('{chart} polyline')[2].getAttribute('points')")
+    across, down = np.array([point.split(",") for point in points.split()], float).T
+    of = found[0].faithfulness["rise:n_samples=8"]
+    np.testing.assert_allclose(across, 200 * of.shares, atol=0.02)
+    np.testing.assert_allclose(down, 100 - 100 * of.insertion_curve[2], atol=0.06)  # the first class of the second image
+    captions = f"[...document.querySelectorAll('{chart} figcaption')].map((each) => each.textContent)"
+    insertion, deletion = page.run(captions)
+    assert insertion.startswith("Insertion: the probability of the class. A larger area is better.")
+    assert insertion.endswith(f"RISE (n_samples=8) {of.insertion[2]:.3f}")
+    assert deletion.endswith(f"RISE (n_samples=8) {of.deletion[2]:.3f}")
+    assert page.nameless() == [] and page.problems == []
+
+
+@needs_browser
 def test_keyboard_and_screen_reader(page, file):
     page.resize(1280)
     page.open(file.as_uri())
@@ -239,6 +260,7 @@ def test_keyboard_and_screen_reader(page, file):
 def test_it_fits_and_can_be_read(page, file, width, scheme):
     _opened(page, file, width, scheme)
     page.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    page.wait("document.querySelectorAll('details.curves:not([hidden]) figure.chart').length === 2 * 2")
     assert page.run("document.documentElement.scrollWidth <= innerWidth")
     assert page.faint() == []
     assert page.problems == []
@@ -257,10 +279,10 @@ def test_it_prints_what_was_not_scrolled_to(page, file):
 @needs_browser
 @pytest.mark.slow
 def test_the_largest_page(page, tmp_path):
-    """200 images and three methods stay below 30 MB; how long the page takes to open is printed."""
+    """200 images and three methods stay below 30 MB, and what is out of sight is neither laid out nor drawn."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     photo = Image.fromarray(noise).resize((640, 427))
-    found = sscam.explain(_photo(), **SMALL, methods=["grad-cam", "score-cam", "cam"])
+    found = sscam.explain(_photo(), **SMALL, methods=["grad-cam", "score-cam", "cam"], faithfulness=True)
     many = found.__class__(
         images=[photo.rotate(i) for i in range(200)],
         names=[f"image {i}" for i in range(200)],
@@ -268,6 +290,9 @@ def test_the_largest_page(page, tmp_path):
         classes=list(found.classes) * 200,
         network="a network",
         request=found.request,
+        faithfulness={
+            m: _faithfulness.Faithfulness(*_times(of[:-1], 200), of.shares) for m, of in found.faithfulness.items()
+        },
         **{
             name: {m: _times(each, 200) for m, each in getattr(found, name).items()}
             for name in ("saliency", "seconds", "full")
@@ -277,20 +302,19 @@ def test_the_largest_page(page, tmp_path):
     photographs.write([many], file)
     assert file.stat().st_size < 30e6
     _opened(page, file)
-    print(
-        "megabytes",
-        file.stat().st_size / 1e6,
-        "ms",
-        page.run("performance.timing.loadEventEnd - performance.timing.navigationStart"),
-    )
     took = page.run("performance.timing.loadEventEnd - performance.timing.navigationStart")
     print(f"{file.stat().st_size / 1e6:.1f} MB, loaded in {took} ms")
     drawn = page.run("document.querySelectorAll('figure[data-drawn]').length")
     assert drawn < 100  # only what is near the window
+    laid_out = "[...document.querySelectorAll('article')].map((e) => e.firstElementChild.checkVisibility(AUTO))"
+    seen = page.run(laid_out.replace("AUTO", "{contentVisibilityAuto: true}"))
+    assert seen[0] and sum(seen) < 20
+    assert page.run("document.querySelectorAll('polyline').length") == 0
     assert page.problems == []
 
 
 def _times(each, count):
     if isinstance(each, tuple):
-        return type(each)(*(np.concatenate([part] * count) for part in each))
+        parts = [np.concatenate([part] * count) for part in each]
+        return type(each)(*parts) if hasattr(each, "_fields") else parts
     return np.concatenate([each] * count)

@@ -43,6 +43,45 @@ function choose() {
   }
 }
 
+// A chart is made when it is opened: those of 200 photographs are 22,000 elements.
+const AXES = `<path class="axis" d="M0 0V100H200"/><text x="-6" y="4" text-anchor="end">1</text>
+<text x="-6" y="104" text-anchor="end">0</text><text x="0" y="116">0</text>
+<text x="200" y="116" text-anchor="end">100 % of the pixels</text>`;
+
+// Numbers and texts of this file only: names go in by textContent.
+function drawing(markup) {
+  const holder = document.createElement("div");
+  holder.innerHTML = markup;
+  return holder.firstChild;
+}
+
+function curve(title, better, { values, areas }) {
+  const figure = document.createElement("figure"), caption = document.createElement("figcaption"), legend = document.createElement("ul");
+  const lines = values.map((line, m) => {
+    const points = line.map((value, i) => `${200 * data.shares[i]},${100 - 100 * value}`).join(" ");
+    return `<polyline class="line-${m % 6}" points="${points}"/>`;
+  });
+  const svg = drawing(`<svg viewBox="-34 -8 250 142" role="img">${AXES}${lines.join("")}</svg>`);
+  svg.setAttribute("aria-label", `${title}: ${data.titles.map((name, m) => `${name} ${areas[m]}`).join(", ")}`);
+  figure.className = "chart";
+  legend.className = "legend";
+  figure.append(svg, caption);
+  caption.append(`${title}: the probability of the class. ${better} area is better.`, legend);
+  data.titles.forEach((name, m) => {
+    const entry = document.createElement("li"), line = `<path class="line-${m % 6}" d="M0 4H24"/>`;
+    entry.append(drawing(`<svg viewBox="0 0 24 8" aria-hidden="true">${line}</svg>`), `${name} ${areas[m]}`);
+    legend.append(entry);
+  });
+  return figure;
+}
+
+for (const details of document.querySelectorAll("details.curves")) {
+  details.addEventListener("toggle", () => {
+    const { insertion, deletion } = data.charts[details.dataset.chart], charts = details.querySelector(".charts");
+    charts.replaceChildren(curve("Insertion", "A larger", insertion), curve("Deletion", "A smaller", deletion));
+  });
+}
+
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
 byId("opacity").addEventListener("input", style);
 byId("grey").addEventListener("change", style);
