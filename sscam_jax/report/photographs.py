@@ -144,7 +144,6 @@ class _Report:
             "about": _about(found, method, row),
         }
 
-
     def _chart(self, layer: int, row: int) -> dict[str, Any]:
         found = self.founds[layer]
         self.charts.append({kind: _curve(found, kind, row) for kind in ("insertion", "deletion")})

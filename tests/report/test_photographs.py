@@ -222,7 +222,7 @@ def test_curves_are_drawn_when_they_are_opened(page, file, found):
     across, down = np.array([point.split(",") for point in points.split()], float).T
     of = found[0].faithfulness["rise:n_samples=8"]
     np.testing.assert_allclose(across, 200 * of.shares, atol=0.02)
-    np.testing.assert_allclose(down, 100 - 100 * of.insertion_curve[2], atol=0.06)  # the first class of the second image
+    np.testing.assert_allclose(down, 100 - 100 * of.insertion_curve[2], atol=0.06)
     captions = f"[...document.querySelectorAll('{chart} figcaption')].map((each) => each.textContent)"
     insertion, deletion = page.run(captions)
     assert insertion.startswith("Insertion: the probability of the class. A larger area is better.")
