@@ -1,4 +1,4 @@
-"""A hook of mkdocs: a page for each method, made from the registry and `choosing.md`; and `llms.txt`."""
+"""A hook of mkdocs: a page for each method, made from the registry and `choosing.md`; `llms.txt`; tables that wrap."""
 
 import pathlib
 import re
@@ -131,3 +131,22 @@ def on_env(env: Any, config: MkDocsConfig, files: Files) -> None:
         title = file.page.title if file.page else file.name
         lines.append(f"- [{title}]({file.url}): {first}")
     files.append(File.generated(config, "llms.txt", content="\n".join(lines) + "\n"))
+
+
+# A cell with more characters of text than these keeps a readable width on a phone.
+_LONG = 28
+
+
+def _cell(found: re.Match[str]) -> str:
+    """A cell of a table whose code may wrap after punctuation, and nowhere else."""
+    inner = re.sub(
+        r"(?<=<code>)[^<]+", lambda code: re.sub(r"(?<=\w{3})[,_/.:](?=\w)", r"\g<0><wbr>", code[0]), found["inner"]
+    )
+    text = re.sub(r"<[^>]*>|\s+(?=\s)", "", inner)
+    long = ' class="long"' if len(text) > _LONG else ""
+    return f"<td{long}{found['attributes']}>{inner}</td>"
+
+
+def on_page_content(html: str, page: Any, config: MkDocsConfig, files: Files) -> str:
+    """Prepare the tables for narrow windows; `assets/site.css` has the widths."""
+    return re.sub(r"<td(?P<attributes>[^>]*)>(?P<inner>.*?)</td>", _cell, html, flags=re.DOTALL)

@@ -40,7 +40,7 @@ _FAINT = """
     return [255, 255, 255];
   };
   const found = [];
-  for (const each of document.body.querySelectorAll("*")) {
+  for (const each of document.querySelectorAll("WITHIN *")) {
     const own = [...each.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
     if (!own || !each.checkVisibility() || ["SCRIPT", "STYLE", "NOSCRIPT", "OPTION"].includes(each.tagName)) continue;
     const style = getComputedStyle(each), colour = each.namespaceURI.endsWith("svg") ? style.fill : style.color;
@@ -197,9 +197,9 @@ class Page:
         of = [(each.get("role", {}).get("value"), each.get("name", {}).get("value")) for each in nodes]
         return [role for role, name in of if role in named and not (name or "").strip()]
 
-    def faint(self) -> list[str]:
+    def faint(self, within: str = "body") -> list[str]:
         """Texts whose contrast with the ground behind them is below 4.5, the least that WCAG 2.2 (AA) allows."""
-        return self.run(_FAINT)
+        return self.run(_FAINT.replace("WITHIN", within))
 
 
 @contextlib.contextmanager

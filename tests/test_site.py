@@ -58,6 +58,9 @@ def _check(page, path: str) -> dict[str, list[str]]:
     for width in (1280, 400):
         page.resize(width)
         found[f"too wide at {width}"] = page.run(OVERFLOWING)
+    for scheme in ("light", "dark"):
+        page.prefer(scheme)
+        found[f"faint in {scheme}"] = page.faint("article")
     found["problems"] = page.problems
     return {what: each for what, each in found.items() if each}
 
@@ -84,11 +87,23 @@ def test_formulas_are_typeset(page):
     assert page.run("document.querySelectorAll('.katex-error').length") == 0
 
 
+def test_tables_on_a_phone(page):
+    """Code in a table wraps after punctuation only, and prose has a readable width."""
+    page.resize(400)
+    page.open(f"{page.address}choosing/")
+    sizes = "[...document.querySelectorAll('td code')].filter((e) => e.textContent === 'grad_cam').map((e) => [%s])"
+    lines = "e.getClientRects().length"
+    assert page.run(sizes % lines) == [[1], [1]]
+    assert page.run("Math.min(...[...document.querySelectorAll('td.long')].map((e) => e.clientWidth))") >= 110
+    page.open(f"{page.address}api/methods/grad_cam/")
+    assert page.run("document.querySelector('td:has(.doc-md-description)').clientWidth") > 300
+
+
 def test_what_is_wrong_is_found(page, tmp_path_factory):
     """The checks can fail."""
     folder = tmp_path_factory.mktemp("broken")
     (folder / "index.html").write_text(
-        "<article style='width: 200px'><div style='width: 9999px'>x</div><img src='none.png'>"
+        "<article style='width: 200px'><div style='width: 9999px; color: #888'>x</div><img src='none.png'>"
         "<script>console.error('oh'); fetch('http://192.0.2.1/').catch(() => 0)</script></article>"
     )
     with served(folder) as address:
@@ -96,5 +111,6 @@ def test_what_is_wrong_is_found(page, tmp_path_factory):
         page.open(address)
         assert page.run(PICTURES) == [f"{address}none.png"]
         assert len(page.run(OVERFLOWING)) == 2
+        assert [each[:3] for each in page.faint("article")] == ["3.5"]
     told = "\n".join(page.problems)
     assert "console: " in told and "request to another host: http://192.0.2.1/" in told
