@@ -23,7 +23,8 @@ check: lint
 test: lint
 	$(BIN)/pytest
 
-test-all: test
+# The app's tests need gradio, and those in a browser Chromium: `apt-get install chromium`.
+test-all: test $(VENV)/.app
 	$(BIN)/pytest -m slow
 
 # Models of other frameworks. PYTHON=python3.12 takes the newer packages of the extra zoo.

@@ -53,6 +53,7 @@ def array(values: Shaped[np.ndarray, "..."]) -> dict[str, Any]:
         ('<f4', [1, 2], array([0.5, 1. ], dtype=float32))
     """
     plain = np.ascontiguousarray(values)
+    # A browser's arrays are little-endian, on the few other systems too.
     plain = plain.astype(plain.dtype.newbyteorder("<"))
     data = base64.b64encode(zlib.compress(plain.tobytes(), 9)).decode()
     return dict(type=plain.dtype.str, shape=list(plain.shape), data=data)
@@ -95,8 +96,8 @@ def _environment() -> Any:
     jinja2 = imported("jinja2", "report")
     return jinja2.Environment(
         loader=jinja2.FunctionLoader(_text),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
+        autoescape=True,  # by default Jinja trusts every name
+        undefined=jinja2.StrictUndefined,  # a misspelt name is an error, not an empty place
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -118,6 +119,7 @@ def write(path: pathlib.Path, template: str, scripts: Sequence[str], data: Mappi
     """
     environment = _environment()
     style, script = _text("page.css"), "\n".join(map(_text, scripts))
+    # Hashes, not 'unsafe-inline': a script that a name might bring along has another hash and does not run.
     policy = (
         f"default-src 'none'; img-src data: blob:; style-src {_source(style)}; script-src {_source(script)}; "
         "base-uri 'none'; form-action 'none'"

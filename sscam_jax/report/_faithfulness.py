@@ -55,6 +55,7 @@ def measured(
     """
     rows = []
     for i in range(len(labels) * len(images)):
+        # All methods of an image in one call: they share the unchanged image's pass, and one program serves all images.
         maps = jnp.stack([jnp.asarray(found.maps[i : i + 1]) for found in saliency.values()])
         label, place = labels[i // len(images)], i % len(images)
         given = (network.apply, network.params, images[place : place + 1], jnp.array([label], jnp.int32), maps)

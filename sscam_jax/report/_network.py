@@ -44,8 +44,10 @@ def model_of(checkpoint: str | os.PathLike[str]) -> str:
     if text in convert.KNOWN:
         return convert.KNOWN[text].model
     names = [model.name for model in networks.models()]
+    # What the file says of itself comes before its name, which anyone can change.
     if os.path.isfile(text) and (stored := convert.read_metadata(pathlib.Path(text)).get("model")) in names:
         return str(stored)
+    # Not pathlib: a URL is not a path on every system.
     file = text.rpartition("/")[2]
     # Of `vit_b_16` and a name that it begins with, the longer one.
     if found := [name for name in names if file.startswith(name)]:

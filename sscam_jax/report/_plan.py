@@ -136,6 +136,7 @@ def bound(text: str, request: Request, **options: Any) -> tuple[registry.Method,
     if "budget" in choices and "budget=" not in text:
         given["budget"] = choices["budget"] = AUTO_BUDGET if request.budget == "auto" else request.budget
     if takes(method, "key"):
+        # One key for all images: noise depends on the seed and the image's id, not on the order of the images.
         given["key"] = jax.random.key(request.seed)
     return functools.partial(method, **given), choices
 
@@ -161,6 +162,7 @@ def plan(request: Request, apply: Apply, params: Params, progress: Progress | No
     Raises:
         ValueError: a setting is not possible with this network.
     """
+    # Shapes without values: tracing computes nothing, and finds what a run would find after minutes.
     images = jax.ShapeDtypeStruct((1, request.size, request.size, 3), jnp.float32)
     labels = jax.ShapeDtypeStruct((1,), jnp.int32)
     devices = jax.local_devices() if jax.local_device_count() > 1 else None
@@ -175,6 +177,7 @@ def plan(request: Request, apply: Apply, params: Params, progress: Progress | No
         if "budget" in choices:
             whole = shapes.weights.shape[-1] * choices.get("n_samples", 1)
             passes = min(whole, choices["budget"] or whole)
+        # `progress` is a static argument: one that is given compiles a program of its own.
         shown = progress if passes is not None and passes > _LONG else None
         method, _ = bound(text, request, devices=devices, progress=shown, **options)
         planned[text] = Planned(functools.partial(_same_noise, method, apply, params), choices, passes)
@@ -187,6 +190,7 @@ def check_folder(out: pathlib.Path, *, keep: bool) -> None:
     Raises:
         ValueError: it can't be written.
     """
+    # Before any work: an hour of maps is lost where the folder can't be written.
     missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -55,6 +55,7 @@ class Progress:
             return f"{self.what}: {doing} {now - self.began:.0f} s"
         since, first = self.started
         done = f"{self.what}: {round(self.share * self.passes):,} of {self.passes:,} passes"
+        # From the first chunk on: before it lies the compilation, which says nothing of the chunks.
         rate = (self.share - first) / max(now - since, 1e-9)
         return f"{done}, {(1 - self.share) / rate:.0f} s left" if now - since > _MEASURED and rate else done
 
@@ -63,6 +64,7 @@ class Progress:
         now = time.monotonic()
         if not self.bar.disable:
             self.bar.set_description_str(self.text(now), refresh=True)
+        # A log file gets a line now and then, not one per tick.
         elif now - self.told > _QUIET:
             self.told = now
             print(self.text(now), file=sys.stderr, flush=True)

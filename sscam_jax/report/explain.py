@@ -43,6 +43,7 @@ class Failed(NamedTuple):
 
 def waited(work: Callable[[], T], progress: Progress) -> T:
     """Do work in a thread, so that Ctrl-C ends the waiting at once although XLA goes on, and progress moves."""
+    # Not `with`, which waits for the thread at the end: Ctrl-C would be heard when XLA is done.
     pool = ThreadPoolExecutor(1)
     try:
         future = pool.submit(work)
@@ -67,6 +68,7 @@ def _looked(
 def _timed(method: Planned, images: Array, label: int) -> tuple[Saliency, Float[np.ndarray, " b"]]:
     """The maps of some images, and the seconds that each took."""
     began = time.perf_counter()
+    # device_get waits for the values: JAX returns before they are computed, and the time would be that of asking.
     saliency = jax.device_get(method.run(images, jnp.full(len(images), label, jnp.int32)))
     return saliency, np.full(len(images), (time.perf_counter() - began) / len(images))
 
@@ -79,10 +81,11 @@ def _explained(
     batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
     tell.begin(name, "", None)
     looked = [waited(functools.partial(_looked, network.apply, network.params, batch), tell) for batch in batches]
-    tell.seen.add("")
+    tell.seen.add("")  # compiled: the next image is not told of compilation
     logits, live = (np.concatenate(each) for each in zip(*looked, strict=True))
     if not np.isfinite(logits).all():
         raise ValueError(f"the network returned logits that are not finite for {name}: look for NaN in its parameters")
+    # Without the largest logit in all of them, exp overflows from 89 on.
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     probabilities = exponentials / exponentials.sum(1, keepdims=True)
     # One class for all frames, or the maps of a film would be of several.
@@ -113,6 +116,7 @@ def _explained(
 
 
 def _array(leaf: Any) -> Any:
+    # Parameters of the caller's own network may hold plain numbers, which have no type and shape to hash.
     return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
 
 
@@ -155,6 +159,7 @@ def explained(
                 progress.expect(-each)
                 yield Failed(name, error)
                 continue
+            # How many frames a file has is known only now.
             progress.expect(each * (len(clip.images) - 1))
             found = _explained(clip, name, network, request, methods, progress)
             yield dataclasses.replace(found, about=about)

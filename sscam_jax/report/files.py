@@ -45,6 +45,7 @@ def stems(paths: Sequence[pathlib.Path]) -> list[str]:
 
 
 def _slug(text: str, kept: str = "") -> str:
+    # No spaces, slashes, colons or quotes: some system or shell refuses each of them.
     return re.sub(rf"[^a-z0-9{kept}]+", "-", text.lower()).strip("-")
 
 
@@ -82,6 +83,7 @@ def _write_arrays(found: Explanation, path: pathlib.Path) -> None:
     }
     if found.is_film:
         fields["frames"] = [frame.number for frame in found.frames if frame is not None]
+    # A stream, because NumPy adds ".npz" to a path that does not end so.
     with replacing(path) as part, part.open("wb") as stream:
         np.savez_compressed(stream, classes=[each.label for each in found.classes], **fields)
 

@@ -45,6 +45,7 @@ class Folder:
         self.path = pathlib.Path(path)
 
     def _folder(self, name: str) -> pathlib.Path:
+        # A name such as "maps/0/ss-cam:sigma=1" is one folder on every system.
         return self.path / re.sub(r"[^\w.+=-]+", "-", name)
 
     def picture(self, step: int, name: str, picture: Picture) -> None:
@@ -64,6 +65,7 @@ class Folder:
         Raises:
             ValueError: there is no picture of this name.
         """
+        # By number: "1000000" comes before "999999" as text.
         files = sorted(self._folder(name).glob("*.png"), key=lambda file: int(file.stem))
         if not files:
             there = ", ".join(repr(each.name) for each in sorted(self.path.glob("*"))) or "nothing"
@@ -84,12 +86,14 @@ class TensorBoard:
     """
 
     def __init__(self, writer: Any) -> None:
+        # Imported here, as the others are: whoever keeps a folder needs none of them.
         if isinstance(writer, str | os.PathLike):
             writer = imported("tensorboardX", "log").SummaryWriter(os.fspath(writer))
         self.writer = writer
 
     def picture(self, step: int, name: str, picture: Picture) -> None:
         """Add the picture, and write it out."""
+        # Written out at once: pictures are seen while training goes on, and stay if it is killed.
         self.writer.add_image(name, picture, step, dataformats="HWC")
         self.writer.flush()
 
@@ -150,6 +154,7 @@ def _overlays(images: Any, maps: Float[np.ndarray, "b h w"], mean: Any, std: Any
 
 def _photo(image: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
     """A photograph; a float array is one that `preprocess` made."""
+    # Floats are normalised and below 0: as they are, they would be drawn almost black.
     if isinstance(image, Image.Image) or np.asarray(image).dtype == np.uint8:
         return image
     return data.photograph(np.asarray(image, np.float32), mean=mean, std=std)
@@ -198,6 +203,7 @@ def log(
     """
     if step < 0:
         raise ValueError(f"step is {step}, expected at least 0")
+    # Checked before any overlay is drawn, and before anything is written.
     target = Folder(to) if isinstance(to, str | os.PathLike) else to
     if not isinstance(target, Log):
         raise TypeError(f"to is a {type(to).__name__}, expected a path or an object with a method 'picture'")

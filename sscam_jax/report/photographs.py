@@ -20,6 +20,7 @@ _TOP = 5
 
 
 def _probabilities(logits: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    # In float64 the five percentages add up; without the largest logit, exp overflows.
     exponentials = np.exp(logits.astype(np.float64) - logits.max())
     return exponentials / exponentials.sum()
 
@@ -31,6 +32,7 @@ def _percent(share: float) -> str:
 def _top(found: Explanation, row: int, expected: int | None) -> list[dict[str, Any]]:
     """The five most probable classes, and the expected one where it is not among them."""
     shares = _probabilities(np.asarray(next(iter(found.saliency.values())).logits[row]))
+    # Stable, so that the page is the same each time where two classes have the same probability.
     order = [int(label) for label in np.argsort(-shares, kind="stable")]
     shown = order[:_TOP]
     if expected is not None and expected not in shown:
@@ -50,6 +52,7 @@ def _top(found: Explanation, row: int, expected: int | None) -> list[dict[str, A
 
 def _stored(raw: Float[np.ndarray, "*grid"], saliency_map: Float[np.ndarray, "*space"]) -> dict[str, Any]:
     """A raw map, and the map too where it does not follow from it."""
+    # The page enlarges a raw map as the library does. Only a map that is not its enlargement is stored itself.
     kept = pictures.encoded(raw[None, None], saliency_map[None, None])[0, 0]
     entry = dict(raw=pages.array(raw if raw.size <= _MANY else raw.astype(np.float16)))
     return entry if kept.dtype != np.uint8 else entry | dict(map=pages.array(kept))
@@ -90,6 +93,7 @@ def _by_image(found: Explanation) -> list[tuple[str, list[int]]]:
     """The name and the rows of each image; every frame of a film is an image."""
     rows: dict[Any, list[int]] = {}
     for row, (name, frame) in enumerate(zip(found.names, found.frames, strict=True)):
+        # By identity too: nothing keeps two images of an `Explanation` from having the same name.
         rows.setdefault((name, frame and frame.number, id(found.images[row])), []).append(row)
     return [(name if number is None else f"{name}, frame {number}", of) for (name, number, _), of in rows.items()]
 
@@ -181,6 +185,7 @@ def _commands(
     first = founds[0]
     names = list(paths or dict.fromkeys(first.names))
     networks = [found.about.get("network", {}) for found in founds]
+    # An array has no file that a command could name.
     if (command := repeat.shell(names, networks, first.request, expected)) and not _unnamed(names):
         yield "The command that makes this report again", command
     for found, network in zip(founds, networks, strict=True):
@@ -219,6 +224,7 @@ def _expected(found: Explanation, given: Sequence[str | int] | None) -> list[int
     images = len(_by_image(found))
     if given is None:
         return [None] * images
+    # A string is a sequence too: "cat" would be the classes c, a and t.
     if isinstance(given, str) or len(given) not in (1, images):
         raise ValueError(f"expected is {given!r}: give one class per image, {images}, or one for all of them")
     labels: list[int | None] = [found.request.label(each) for each in given]
@@ -245,6 +251,7 @@ def write(
         OSError: the file can't be written.
         ValueError: the explanations have other images, classes or methods, or an expected class is not known.
     """
+    # The page puts row i of every explanation side by side, so their rows must be of the same images and classes.
     _check_others(founds)
     first = founds[0]
     report = _Report(founds, _expected(first, expected))

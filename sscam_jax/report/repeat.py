@@ -18,6 +18,7 @@ def _changed(request: Request, network: Mapping[str, str]) -> dict[str, Any]:
     fields = (field.name for field in dataclasses.fields(request))
     changed = {name: value for name in fields if (value := getattr(request, name)) != getattr(_DEFAULTS, name)}
     head = networks.class_names(network.get("model"), network.get("checkpoint"))
+    # Names that come with the head would be forty lines of the call, and say nothing new.
     if head is not None and request.class_names == head:
         del changed["class_names"], changed["num_classes"]
     return changed
@@ -53,6 +54,7 @@ def python(names: Sequence[str], network: Mapping[str, str], request: Request) -
 
 
 def _plain(value: Any) -> Any:
+    # As Python writes it: the repr of a tuple of one, ("a",), is easy to misread.
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
@@ -79,6 +81,7 @@ def shell(
     if not all(layers) or len(one) > 1 or any(name in changed for name in _PYTHON_ONLY):
         return None
     [(model, checkpoint)] = one
+    # A file "-x.jpg" would be read as an option.
     words = ["sscam", "report", *(f"./{name}" if name.startswith("-") else name for name in names)]
     words += ["--model", str(model), "--checkpoint", str(checkpoint)]
     for each in layers:
@@ -90,6 +93,7 @@ def shell(
         words += ["--expected", str(value)]
     if "budget" in changed:
         budget = changed.pop("budget")
+        # None is a value here, "all passes", which the command line says by a flag.
         words += ["--full"] if budget is None else ["--budget", str(budget)]
     if changed.pop("faithfulness", False):
         words += ["--faithfulness"]

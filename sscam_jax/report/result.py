@@ -23,6 +23,7 @@ from sscam_jax.report._faithfulness import Faithfulness
 from sscam_jax.report._plan import Request
 from sscam_jax.types import Saliency
 
+# Characters of a name and of a class in the table: with three methods a line fits in 120.
 _NAME, _CLASS = 40, 26
 
 
@@ -164,6 +165,7 @@ class Explanation:
             file = pathlib.Path(folder, "shown.gif" if self.is_film else "shown.png")
             self.save(file)
             shown = base64.b64encode(file.read_bytes()).decode()
+        # max-width: a notebook's output is narrower than the figure of many methods.
         picture = f'<img style="max-width: 100%" src="data:image/{file.suffix[1:]};base64,{shown}">'
         return f"{picture}<pre>{html.escape(repr(self))}</pre>"
 
@@ -211,6 +213,7 @@ def picked(found: Explanation, rows: Sequence[int]) -> Explanation:
 def by_class(found: Explanation) -> list[Explanation]:
     """An explanation by image and class: one row each, of a film one per frame."""
     of = [(name, shown.label) for name, shown in zip(found.names, found.classes, strict=True)]
+    # groupby joins neighbours only, and rows are in this order: all frames of a class, then the next class.
     return [picked(found, list(rows)) for _, rows in itertools.groupby(range(len(of)), of.__getitem__)]
 
 
@@ -256,6 +259,7 @@ class Table:
 
 def passes_left_out(found: Explanation) -> list[str]:
     """What budgets kept from running."""
+    # Of the first map: the others of a method differ by a few dead channels.
     shown = {method: found.passes(method, 0) for method in found.saliency}
     return [f"{method}: {passes} per map" for method, passes in shown.items() if " of " in passes]
 

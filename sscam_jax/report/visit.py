@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw
 
 from sscam_jax import data, networks, plots
 from sscam_jax.cams import registry
@@ -18,7 +19,7 @@ from sscam_jax.report.explain import Failed, explained
 from sscam_jax.report.result import Explanation, together
 
 MOST_PASSES = 1000
-"""The largest budget of a map."""
+"""The largest budget of a map, and the largest N: of a method without a budget, N is what a map costs."""
 
 MOST_NETWORKS = 2
 """The networks that can be compared."""
@@ -27,6 +28,8 @@ MOST_NETWORKS = 2
 _PIXELS, _MOST_IMAGES = 25_000_000, 2
 
 
+# A network, cut at the same layer, is the same object for all visitors, or its programs would be compiled for each.
+# Four, because each layer is another entry with all its parameters.
 @functools.lru_cache(maxsize=4)
 def _loaded(checkpoint: str, layer: str) -> _network.Network:
     return _network.load(None, checkpoint, layer or None, None)
@@ -35,10 +38,18 @@ def _loaded(checkpoint: str, layer: str) -> _network.Network:
 def _text(method: str, preset: str, sigma: int | float | None, samples: int | float | None) -> str:
     """A method with the settings that it has, as `registry.parse` reads it."""
     known = registry.options(method)
+    if samples is None and "budget" not in known and known.get("n_samples", 0) > MOST_PASSES:
+        samples = MOST_PASSES
     parts = [preset] if preset and preset in registry.ENTRIES[method].presets else []
     parts += [f"sigma={sigma:g}"] if sigma is not None and "sigma" in known else []
     parts += [f"n_samples={int(samples)}"] if samples is not None and "n_samples" in known else []
     return f"{method}:{','.join(parts)}" if parts else method
+
+
+def _names(files: Sequence[str]) -> list[str]:
+    """What the photographs are called; all pictures of a camera have the same file name."""
+    names = [pathlib.Path(file).name for file in files]
+    return names if len(set(names)) == len(names) else [f"{i} {name}" for i, name in enumerate(names, 1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,16 +85,19 @@ class Asked:
             raise ValueError("there is no photograph: drop one, take one, or choose an example")
         if len(files) > _MOST_IMAGES or len(checkpoints) > MOST_NETWORKS or not checkpoints:
             raise ValueError(f"choose 1 to {MOST_NETWORKS} networks and at most {_MOST_IMAGES} photographs")
+        if samples is not None and samples > MOST_PASSES:
+            raise ValueError(f"N is {samples:g}, at most {MOST_PASSES} samples are taken: choose fewer")
         texts = [_text(method, preset, sigma, samples) for method in methods]
         loaded = [_loaded(checkpoint, layer.strip()) for checkpoint in checkpoints]
         known = [networks.class_names(each.about["model"], each.about["checkpoint"]) for each in loaded]
+        # Class 7 of one head is not class 7 of another.
         if classes and len(set(known)) > 1:
             raise ValueError("these networks know different classes: leave the classes empty, or choose one network")
         request = Request(
             methods=texts,
             budget=_budget(texts, min(int(budget), MOST_PASSES)),
             seed=int(seed),
-            frames=1,
+            frames=1,  # an animation of hundreds of frames would keep all other visitors waiting
             faithfulness=measure,
         )
         requests = [
@@ -92,8 +106,9 @@ class Asked:
             )
             for names in known
         ]
-        images = {pathlib.Path(file).name: pathlib.Path(file) for file in files}
+        images = dict(zip(_names(files), map(pathlib.Path, files), strict=True))
         for name, path in images.items():
+            # A small file can hold a huge picture, and a request keeps several copies of it.
             width, height = data.open_image(path).size
             if width * height > _PIXELS:
                 raise ValueError(
@@ -102,6 +117,8 @@ class Asked:
         return cls(images, loaded, requests)
 
 
+# Every σ that a visitor types is another key.
+_MOST_FORECASTS = 256
 _forecasts: dict[Any, list[tuple[str, int, float]]] = {}
 
 
@@ -112,10 +129,13 @@ def forecast(asked: Asked) -> list[list[Any]]:
     """
     rows = []
     for network, request in zip(asked.networks, asked.requests, strict=True):
+        # Without its classes, one forecast serves visitors of all classes: a class takes the same passes.
         maps = len(asked.images) * max(1, len(request.labels()))
         one = dataclasses.replace(request, classes=())
         key = (network.apply, *network.about.values(), *one.methods, one.budget)
         if key not in _forecasts:
+            if len(_forecasts) == _MOST_FORECASTS:
+                _forecasts.clear()
             first = data.open_image(next(iter(asked.images.values())))
             _forecasts[key] = [(each.method, each.passes, each.seconds) for each in estimate(first, 1, network, one)]
         for method, passes, seconds in _forecasts[key]:
@@ -133,12 +153,14 @@ def found_so_far(asked: Asked) -> Iterator[list[Explanation]]:
             request = dataclasses.replace(request, classes=seen)
         so_far: Explanation | None = None
         for method in request.methods:
+            # One method per call: the visitor sees its maps before the next one runs, and can stop there.
             one = dataclasses.replace(request, methods=[method], budget=_budget([method], request.budget))
             parts = list(explained(asked.images, network, one))
             if failed := [each for each in parts if isinstance(each, Failed)]:
                 raise ValueError(str(failed[0].error))
             new = together([each for each in parts if isinstance(each, Explanation)])
             so_far = new if so_far is None else _with(so_far, new)
+            # The report names what was asked for: until now these methods, not all.
             there = list(so_far.saliency)
             said = dataclasses.replace(request, methods=there, budget=_budget(there, request.budget))
             so_far = dataclasses.replace(so_far, request=said)
@@ -161,8 +183,21 @@ def _with(found: Explanation, new: Explanation) -> Explanation:
     return dataclasses.replace(found, about=about, **joined)
 
 
-def overlays(founds: Sequence[Explanation]) -> list[tuple[np.ndarray, str]]:
-    """Pictures with captions, for a gallery."""
+def _boxed(picture: UInt8[np.ndarray, "h w 3"], box: Sequence[float] | None) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture with the box y0, x0, y1, x1, in shares, drawn on it: white and black, to be seen on every colour."""
+    if box is None:
+        return picture
+    image, (height, width) = Image.fromarray(picture), picture.shape[:2]
+    y0, x0, y1, x1 = (round(each * (side - 1)) for each, side in zip(box, 2 * (height, width), strict=True))
+    line = max(1, height // 150)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((x0, y0, x1, y1), outline="black", width=2 * line)
+    draw.rectangle((x0, y0, x1, y1), outline="white", width=line)
+    return np.asarray(image)
+
+
+def overlays(founds: Sequence[Explanation], box: Sequence[float] | None) -> list[tuple[np.ndarray, str]]:
+    """Pictures with captions, for a gallery, with the box y0, x0, y1, x1 where there is one."""
     several = len({found.network for found in founds}) > 1
     shown = []
     for found in founds:
@@ -170,7 +205,7 @@ def overlays(founds: Sequence[Explanation]) -> list[tuple[np.ndarray, str]]:
             for method, saliency in found.saliency.items():
                 network = f", {found.about['network']['model']}" if several else ""
                 caption = f"{registry.title(method)}: {class_.name}, {100 * class_.probability:.1f} %{network}"
-                shown.append((plots.overlay(found.images[i], saliency.maps[i]), caption))
+                shown.append((_boxed(plots.overlay(found.images[i], saliency.maps[i]), box), caption))
     return shown
 
 
@@ -233,6 +268,7 @@ def corner(file: str, corners: Sequence[Sequence[float]], x: float, y: float) ->
     """
     photo = data.open_image(file)
     place = [y / photo.height, x / photo.width]
+    # After two corners, a third click begins another box.
     if len(corners) != 1:
         return [place], None, "One corner is set. Click at the opposite one."
     (ya, xa), (yb, xb) = corners[0], place

@@ -1,32 +1,29 @@
 """`sscam app`: what it computes, and the app itself in a real browser and under load."""
 
-import concurrent.futures
-import contextlib
 import importlib.util
 import os
 import pathlib
 import re
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 import tomllib
-import urllib.request
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import sscam_jax as sscam
-from sscam_jax import data
 from sscam_jax.report import _network, app, visit
+from tests import serving
 from tests.browser import CHROMIUM, browser
 from tests.evaluation.test_page import APPLY
+from tests.serving import PHOTOGRAPHS
 
 slow = pytest.mark.slow
 # gradio's client leaves event loops and sockets open.
 _unclosed = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+# Their server loads and compiles for half a minute: all of them in one worker share it.
+one_server = pytest.mark.xdist_group("app")
 needs_gradio = pytest.mark.skipif(not importlib.util.find_spec("gradio"), reason="pip install '.[app]'")
 
 
@@ -69,7 +66,11 @@ def test_maps_come_method_by_method(photo, monkeypatch, quick_compilation):
     upper = np.asarray(first.saliency["grad-cam"].maps[0])
     assert rows[0][-1] == pytest.approx(100 * upper[:112].sum() / upper.sum(), abs=0.01)
     assert rows[0][6] == pytest.approx(float(first.faithfulness["grad-cam"].drop[0]), abs=1e-3)
-    assert len(visit.overlays(steps[-1])) == 4
+    [(plain, caption), *_] = shown = visit.overlays(steps[-1], None)
+    assert len(shown) == 4 and caption.startswith("Grad-CAM: ")
+    boxed = visit.overlays(steps[-1], [0.0, 0.0, 0.5, 1.0])[0][0]
+    rows = np.flatnonzero((boxed != plain).any((1, 2)))
+    assert (rows[0], rows[-1]) == (0, round(0.5 * (len(plain) - 1)))
     with tempfile.TemporaryDirectory() as folder:
         report, figure, arrays = visit.files_of(steps[-1], pathlib.Path(folder))
         assert "cat.png" in pathlib.Path(report).read_text("utf-8")
@@ -78,6 +79,15 @@ def test_maps_come_method_by_method(photo, monkeypatch, quick_compilation):
         with np.load(arrays) as stored:
             np.testing.assert_array_equal(stored["1/grad-cam/maps"], second.saliency["grad-cam"].maps)
     assert visit.python_lines(steps[-1]).count("sscam.explain(") == 2
+
+
+def test_two_pictures_of_a_camera_are_two_images(photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(visit, "_loaded", _network_of)
+    (tmp_path / "other").mkdir()
+    second = tmp_path / "other" / photo.name
+    second.write_bytes(photo.read_bytes())
+    given = (["first"], "", ["grad-cam"], [], "", None, None, 16, 0, False)
+    assert list(visit.Asked.of([str(photo), str(second)], *given).images) == ["1 cat.png", "2 cat.png"]
 
 
 def test_the_forecast_counts_the_passes(photo, monkeypatch, quick_compilation):
@@ -95,6 +105,7 @@ def test_the_forecast_counts_the_passes(photo, monkeypatch, quick_compilation):
         (dict(checkpoints=[]), "choose 1 to 2 networks"),
         (dict(methods=[]), "expected a sequence of at least one"),
         (dict(classes=["1000"]), "class 1000 is not one of ImageNet's"),
+        (dict(samples=1e9), "N is 1e+09, at most 1000 samples are taken: choose fewer"),
         (dict(files="text"), "text.png is not an image that Pillow can read"),
         (dict(files="huge"), "huge.png has 36,000,000 pixels, at most 25,000,000 are taken"),
     ],
@@ -104,15 +115,20 @@ def test_what_is_refused(photo, change, message, monkeypatch):
     text, huge = photo.with_name("text.png"), photo.with_name("huge.png")
     text.write_text("no picture")
     Image.new("L", (6000, 6000)).save(huge)
-    given = dict(files=[str(photo)], checkpoints=["first"], methods=["grad-cam"], classes=[])
+    given = dict(files=[str(photo)], checkpoints=["first"], methods=["grad-cam"], classes=[], samples=None)
     given |= {
         key: [str({"text": text, "huge": huge}[value])] if isinstance(value, str) else value
         for key, value in change.items()
     }
     with pytest.raises(ValueError, match=re.escape(message)):
-        visit.Asked.of(
-            given["files"], given["checkpoints"], "", given["methods"], given["classes"], "", None, None, 16, 0, False
-        )
+        first = [given[name] for name in ("files", "checkpoints")]
+        visit.Asked.of(*first, "", given["methods"], given["classes"], "", None, given["samples"], 16, 0, False)
+
+
+def test_no_map_takes_more_passes_than_the_app_allows(photo, monkeypatch):
+    monkeypatch.setattr(visit, "_loaded", _network_of)
+    asked = visit.Asked.of([str(photo)], ["first"], "", ["rise", "ss-cam"], [], "", None, None, 9999, 0, False)
+    assert asked.requests[0].methods == ["rise:n_samples=1000", "ss-cam"] and asked.requests[0].budget == 1000
 
 
 def test_a_head_is_explained_by_its_own_classes(photo, monkeypatch, tmp_path, quick_compilation):
@@ -163,37 +179,10 @@ def test_the_space_installs_what_the_package_needs():
 
 # The app itself, with real weights
 
-PHOTOGRAPHS = [str(path) for path in data.demo_photographs()] if importlib.util.find_spec("foolbox") else []
-
-
-@contextlib.contextmanager
-def _serving(folder: pathlib.Path, before: str = ""):
-    """The app as `sscam app` serves it: its address and its process. What is uploaded goes into the folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    code = f"{before}\nfrom sscam_jax.cli import main; main()"
-    command = [sys.executable, "-c", code, "app", "--port", str(port)]
-    environment = os.environ | dict(GRADIO_TEMP_DIR=str(folder), HF_HUB_OFFLINE="1")
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-        address, end = f"http://127.0.0.1:{port}/", time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(address).close()
-                break
-            except OSError:
-                assert process.poll() is None, process.stderr.read().decode()
-                assert time.monotonic() < end
-                time.sleep(0.5)
-        try:
-            yield address, process
-        finally:
-            process.terminate()
-
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    with _serving(tmp_path_factory.mktemp("gradio")) as app_and_process:
+    with serving.serving(tmp_path_factory.mktemp("gradio")) as app_and_process:
         yield app_and_process
 
 
@@ -208,6 +197,7 @@ def _labelled(text: str) -> str:
 @slow
 @needs_gradio
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
+@one_server
 def test_in_a_browser(served, tmp_path):
     address, _ = served
     with browser() as page:
@@ -240,6 +230,7 @@ def test_in_a_browser(served, tmp_path):
 @slow
 @needs_gradio
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
+@one_server
 def test_stop_ends_a_request(served):
     with browser() as page:
         page.resize(1280, 1200)
@@ -269,7 +260,7 @@ def test_uploads_and_results_are_deleted(photo, tmp_path):
         "from sscam_jax.report import app; assert (app._SWEEP, app._KEPT) == (60, 600); app._SWEEP, app._KEPT = 2, 30"
     )
     folder = tmp_path / "gradio"
-    with _serving(folder, hurry) as (address, _):
+    with serving.serving(folder, hurry) as (address, _):
         given = (["squeezenet1_1-ndf"], "", ["grad-cam"], [], "", None, None, 16, 0, False)
         visitor = Client(address, verbose=False, download_files=False)
         visitor.predict(handle_file(photo), None, *given, api_name="/explain")
@@ -284,63 +275,11 @@ def test_uploads_and_results_are_deleted(photo, tmp_path):
 @slow
 @needs_gradio
 @_unclosed
+@one_server
 def test_fifty_requests_of_five_clients(served):
-    from gradio_client import Client, handle_file
-
-    address, process = served
-    options = (["squeezenet1_1-ndf"], "", ["grad-cam"], [], "", None, None, 16, 0, False)
-
-    def memory() -> float:
-        status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
-
-    def visits(client: int) -> list[int]:
-        found, visitor = [], Client(address, verbose=False)
-        for i in range(10):
-            photo = handle_file(PHOTOGRAPHS[(client + i) % 3])
-            answer = visitor.predict(photo, None, *options, api_name="/explain")
-            found.append(len(answer[2]))
-            seen.append(memory())
-        return found
-
-    seen: list[float] = []
-    with concurrent.futures.ThreadPoolExecutor(5) as pool:
-        answers = list(pool.map(visits, range(5)))
-    print(f"50 requests; memory after 10: {seen[9]:.0f} MiB, after 30: {seen[29]:.0f}, after 50: {seen[-1]:.0f}")
-    assert answers == [[1] * 10] * 5  # none is lost: every answer has its map
-    assert seen[-1] < 1.15 * max(seen[9:20])
-
-
-@slow
-@needs_gradio
-@_unclosed
-def test_errors_come_as_messages(served, tmp_path):
-    from gradio_client import Client, handle_file
-    from gradio_client.exceptions import AppError
-
-    (tmp_path / "text.png").write_text("no picture")
-    Image.new("L", (6000, 6000)).save(tmp_path / "huge.png")
-    visitor = Client(served[0], verbose=False)
-
-    def ask(photo, classes=(), methods=("grad-cam",)):
-        given = (["squeezenet1_1-ndf"], "", list(methods), list(classes), "", None, None, 16, 0, False)
-        return visitor.predict(handle_file(photo), None, *given, api_name="/explain")
-
-    with pytest.raises((AppError, ValueError)):
-        ask(str(tmp_path / "text.png"))
-    with pytest.raises(AppError, match="36,000,000 pixels"):
-        ask(str(tmp_path / "huge.png"))
-    with pytest.raises((AppError, ValueError), match="up"):
-        ask(PHOTOGRAPHS[0], ["up"])
-    assert len(ask(PHOTOGRAPHS[0])[2]) == 1  # and it goes on
-
-
-@slow
-@needs_gradio
-def test_another_address_is_warned_of(capsys, monkeypatch):
-    served = app.build()
-    monkeypatch.setattr(served, "launch", lambda **options: options)
-    assert app.launch(served, host="0.0.0.0")["share"] is False
-    assert "everyone who can reach 0.0.0.0 can use this machine" in capsys.readouterr().err
-    app.launch(served)
-    assert capsys.readouterr().err == ""
+    """None is lost, and memory is steady: less than half a MiB per request once all programs are compiled."""
+    answers, memory = serving.visits(*served, requests=50, clients=5)
+    assert answers == [1] * 50  # every answer has its map
+    after_10, after_50 = np.median(memory[8:14]), np.median(memory[44:])
+    print(f"50 requests; memory after 10: {after_10:.0f} MiB, after 50: {after_50:.0f}")
+    assert after_50 < after_10 + 18

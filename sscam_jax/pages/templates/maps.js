@@ -41,6 +41,7 @@ function sampled(values, rows, columns, atY, atX) {
   return upper * (1 - y + top) + lower * (y - top);
 }
 
+// Promises, not maps: two figures that ask for a map at once share the work.
 const known = new Map();
 function mapOf(index) {
   if (!known.has(index)) known.set(index, decoded(data.maps[index]));
@@ -69,11 +70,13 @@ function draw(canvas, map, colours) {
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
 
+// By a link, because only a link gives a download its name.
 function save(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
+  // Not at once: some browsers read the blob after the click has returned.
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
@@ -95,11 +98,13 @@ function sorted(table, column, falling) {
     const order = Number.isNaN(x) || Number.isNaN(y) ? left.localeCompare(right) : x - y;
     return falling ? -order : order;
   };
+  // Rows that are there are moved, so that a link with the focus keeps it.
   for (const body of table.tBodies) body.append(...[...body.rows].sort(compare));
 }
 
 for (const table of document.querySelectorAll("table.sortable")) {
   [...table.tHead.rows[0].cells].forEach((cell, column) => {
+    // A button inside the heading: Tab reaches it, and a screen reader still reads the heading.
     const button = document.createElement("button");
     button.type = "button";
     button.append(...cell.childNodes);

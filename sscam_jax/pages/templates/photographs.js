@@ -4,6 +4,7 @@ const figures = [...document.querySelectorAll("figure.map")];
 
 function redraw(figure) {
   const image = figure.querySelector("img"), photo = figure.closest("article").querySelector(".photo");
+  // The photograph is in the file once; each map's copy gets its address when it is seen.
   if (!image.src) image.src = photo.src;
   return mapOf(figure.dataset.map).then((map) => {
     draw(figure.querySelector("canvas"), map, byId("colours").value);
@@ -90,6 +91,7 @@ for (const control of document.querySelectorAll("#layer, #class, input[name=meth
   control.addEventListener("change", choose);
 }
 byId("print").addEventListener("click", async () => {
+  // Maps that were never in sight are not drawn yet, and would be white on paper.
   await Promise.all(figures.filter((figure) => !figure.hidden).map(redraw));
   window.print();
 });
@@ -132,7 +134,7 @@ for (const figure of figures) {
   canvas.addEventListener("keydown", (event) => {
     const step = STEPS[event.key];
     if (!step) return;
-    event.preventDefault();
+    event.preventDefault();  // the page would scroll
     const moved = (now, by) => Math.min(Math.max(Number(now ?? 0.5) + by * (event.shiftKey ? 0.1 : 0.02), 0), 1);
     article.dataset.y = moved(article.dataset.y, step[0]);
     article.dataset.x = moved(article.dataset.x, step[1]);
@@ -144,6 +146,7 @@ for (const figure of figures) {
 }
 
 function fileName(figure, ending) {
+  // Letters of every script stay; what a file system may refuse becomes a hyphen.
   const stem = figure.closest("article").querySelector("h2").textContent.replace(/\.[^.]*$/, "");
   const parts = [stem, figure.dataset.class, data.methods[figure.dataset.method]];
   if (data.layers.length > 1) parts.push(data.layers[figure.dataset.layer]);
@@ -157,7 +160,7 @@ async function saveRaw(figure) {
 async function saveOverlay(figure) {
   const map = await mapOf(figure.dataset.map), photo = figure.closest("article").querySelector(".photo");
   const canvas = document.createElement("canvas"), table = tables[byId("colours").value];
-  await photo.decode();
+  await photo.decode();  // a lazy image that was never in sight has no pixels
   const width = (canvas.width = photo.naturalWidth), height = (canvas.height = photo.naturalHeight);
   const context = canvas.getContext("2d"), opacity = byId("opacity").value / 100;
   context.drawImage(photo, 0, 0);

@@ -13,6 +13,7 @@ const short = (value) => (value === null ? "no value" : String(Number(value.toPr
 
 function range(values) {
   const low = Math.min(...values), high = Math.max(...values);
+  // All values equal: a range around them, or places would be divided by 0.
   return high > low ? [low, high] : [low - 0.5, high + 0.5];
 }
 
@@ -37,12 +38,13 @@ function choosable(svg, marks) {
     chosen = (next + marks.length) % marks.length;
     const { mark, image, text } = marks[chosen];
     mark.classList.add("chosen");
-    mark.parentElement.append(mark);
+    mark.parentElement.append(mark);  // SVG draws in this order: the chosen one is on top
     output.textContent = `${data.names[image]}: ${text}`;
     picture.hidden = !data.photos[image];
     if (data.photos[image]) picture.src = data.photos[image];
   };
   marks.forEach(({ mark }, i) => mark.addEventListener("pointermove", () => chosen !== i && choose(i)));
+  // Assigned, not added: a chart that is drawn again must not listen twice.
   svg.onkeydown = (event) => {
     const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
     if (!step || !marks.length) return;
@@ -64,6 +66,7 @@ function scatter() {
   if (!images.length) return svg.append(element("text", { x: 20, y: 40 }, "no image has both values"));
   const [across, up] = [range(images.map((n) => xs[n])), range(images.map((n) => ys[n]))];
   axes(svg, x, y, across, up);
+  // The arrow keys go from left to right.
   images.sort((a, b) => xs[a] - xs[b]);
   choosable(svg, images.map((n) => {
     const cx = (WIDTH * (xs[n] - across[0])) / (across[1] - across[0]), cy = HEIGHT - (HEIGHT * (ys[n] - up[0])) / (up[1] - up[0]);
@@ -91,6 +94,7 @@ function pairs() {
   svg.append(element("path", { class: "axis", d: `M0 ${place(0)}H${WIDTH}` }));
   const width = WIDTH / found.length;
   choosable(svg, found.map(({ n, by }, i) => {
+    // At least a pixel: an image without a difference can be pointed at too.
     const y = Math.min(place(by), place(0)), height = Math.max(Math.abs(place(by) - place(0)), 1);
     const mark = element("rect", { x: i * width, y, width: Math.max(width * 0.9, 0.5), height });
     if (sign * by < 0) mark.classList.add("worse");
