@@ -60,7 +60,7 @@ def ablate(
     """Vary SS-CAM's σ and N, and test what the paper concludes of them.
 
     Measured are the energy in the box and the agreement with the maps of Score-CAM and Grad-CAM, on data with boxes.
-    The folder is that of `sscam evaluate`, resumed in the same way; it gets grid.md, .json and .png too.
+    The folder is that of `sscam evaluate`, resumed in the same way; it gets ablation.md, .json and .png too.
     A map takes N forward passes a channel: the defaults are 75 for each channel and image.
 
     \b

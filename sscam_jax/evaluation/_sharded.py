@@ -42,6 +42,7 @@ def kept(name: str, found: Any, images: Any) -> Maps:
         )
     if isinstance(found, Saliency):
         return Maps(found.maps, found.raw, found.flat, found.passes)
+    # Under `jax.jit` the array is traced; on the host it stays NumPy, so that nothing is sent to a device and back.
     array = jnp if isinstance(found, jax.Array) else np
     maps, space = found.astype(np.float32), tuple(range(1, found.ndim))
     return Maps(maps, maps, maps.max(space) == maps.min(space), array.full(shape[0], -1, np.int32))
@@ -51,11 +52,7 @@ def shared(function: Callable[..., Any], mesh: Mesh, replicated: Sequence[bool])
     """The function with every device working on its share of the images, axis 0 of the arguments not replicated."""
     everywhere, by_image = PartitionSpec(), PartitionSpec("images")
     specs = tuple(everywhere if each else by_image for each in replicated)
-    if hasattr(jax, "shard_map"):
-        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=by_image, check_vma=False)
-    from jax.experimental.shard_map import shard_map
-
-    return shard_map(function, mesh=mesh, in_specs=specs, out_specs=by_image, check_rep=False)
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=by_image, check_vma=False)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -90,6 +87,7 @@ Colours = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of the images' channels."""
 
 
+# One program for all of them: what metrics share, such as the passes of drop, increase and gain, is computed once.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def columns_of(
     metrics: tuple[tuple[str, Metric], ...],

@@ -133,6 +133,7 @@ def is_control(method: str) -> bool:
 
 def _best(score: Float[np.ndarray, "m k"], among: Bool[np.ndarray, " m"]) -> Int[np.ndarray, " k"]:
     """The highest score's position among some methods, -1 where none of them has one."""
+    # -∞, because `argmax` takes NaN for the largest.
     score = np.where(among[:, None] & ~np.isnan(score), score, -np.inf)
     return np.where(np.isinf(score).all(0), -1, score.argmax(0))
 
@@ -164,7 +165,7 @@ def _section(
         spread=statistics.key_spread(results, found),
         flat=flat @ used,
         flat_maps=flat.sum(1),
-        passes=results.passes[0].mean(1),
+        passes=results.passes[0].mean(1),  # at the other keys methods without noise did not run
     )
 
 
@@ -237,6 +238,7 @@ def compare(
     for metric in results.metrics:
         if (name := metric.partition("@")[0]) not in specs:
             raise ValueError(f"metric '{name}' is not known; choose from {', '.join(map(repr, specs))}")
+    # Of what has a label: a data set may give it to some images only.
     labelled = results.labels >= 0
     right = results.labels[labelled] == results.predicted[labelled]
     return Comparison(

@@ -38,9 +38,9 @@ _HARMLESS_FLAGS = (
 
 def _bytes(leaf: Any) -> Iterator[bytes]:
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
+        leaf = jax.random.key_data(leaf)  # NumPy knows no keys
     array = np.asarray(leaf)
-    if array.dtype == object:
+    if array.dtype == object:  # its bytes are addresses, which are others in every process
         raise ValueError(
             "an array of Python objects cannot be hashed, expected numbers: convert it with np.asarray(…, float)"
         )
@@ -135,7 +135,7 @@ def _facts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         yield from _bytes(value)
         return
-    if id(value) in seen:
+    if id(value) in seen:  # a function that refers to itself would have no end
         yield f"number {list(seen).index(id(value))}".encode()
         return
     seen[id(value)] = value  # kept, so that no other value gets its id
@@ -147,11 +147,12 @@ def _facts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
 def _parts(value: Any) -> Iterator[Any]:
     """What a value consists of."""
     if isinstance(value, types.CodeType):
+        # No file name and no line numbers: a comment above a function changes no result.
         yield from (value.co_code, value.co_names, value.co_varnames, value.co_argcount, value.co_consts)
     elif isinstance(value, Mapping):
         yield from (part for item in value.items() for part in item)
     elif isinstance(value, set | frozenset):
-        yield from sorted(value, key=repr)
+        yield from sorted(value, key=repr)  # the order of a set is another in every process
     elif isinstance(value, list | tuple):
         yield from value
     elif isinstance(value, functools.partial):
@@ -192,7 +193,7 @@ def _state(value: Any) -> Iterator[Any]:
         yield value.__name__
     else:
         try:
-            yield pickle.dumps(value, protocol=4)
+            yield pickle.dumps(value, protocol=4)  # fixed: the default depends on the version of Python
         except Exception as error:
             raise ValueError(
                 f"a {type(value).__qualname__} of '{type(value).__module__}' cannot be hashed, so results that depend "

@@ -204,11 +204,17 @@ def side_by_side(left: Sequence[plots.Row], right: Sequence[plots.Row]) -> Figur
         Naidu and Michael, SS-CAM (arXiv 2006.14255), Figure 3.
     """
     if not left or len(left) != len(right):
-        raise ValueError(f"both halves need the same number of rows, at least one; got {len(left)} and {len(right)}")
+        raise ValueError(
+            f"both halves need the same number of rows, at least one; got {len(left)} and {len(right)}: leave out what "
+            "one of them lacks"
+        )
     columns = tuple(left[0].maps)
     for row in (*left, *right):
         if tuple(row.maps) != columns:
-            raise ValueError(f"every row needs the columns {columns}, got {tuple(row.maps)}")
+            raise ValueError(
+                f"every row needs the columns {columns}, got {tuple(row.maps)}: give the maps of all rows the same "
+                "names, in the same order"
+            )
     half = (1 + len(columns)) * (_CELL + _GAP) - _GAP
     end = 2 * _MARGIN + 2 * half + _GROUP_GAP
     titles = [tuple("\n".join(textwrap.wrap(row.title, 22)) for row in pair) for pair in zip(left, right, strict=True)]

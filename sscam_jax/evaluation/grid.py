@@ -74,7 +74,10 @@ def grid(preset: str, sigmas: Sequence[float | int], samples: Sequence[int]) -> 
             if not least <= value < math.inf:
                 raise ValueError(f"{name}={value} is not possible, expected at least {least}")
         if len(set(values)) < 2:
-            raise ValueError(f"an ablation compares at least two values of {name}, got {len(set(values))}")
+            raise ValueError(
+                f"an ablation compares at least two values of {name}, got {len(set(values))}: add another, or measure "
+                "one with `sscam evaluate`"
+            )
     return Grid(preset, tuple(sorted(set(map(float, sigmas)))), tuple(sorted(set(samples))))
 
 

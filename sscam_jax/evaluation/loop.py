@@ -113,11 +113,13 @@ def _measure(
     given = (plan.params, rows.images, jnp.asarray(rows.labels), jnp.asarray(rows.boxes))
     common = (plan.key, jnp.asarray(rows.ids))
     quick = tuple((name, metric) for name, metric in plan.metrics.items() if name in plan.compiled)
+    # Images first: the devices share axis 0.
     swapped = jnp.asarray(stack.swapaxes(0, 1))
     found = columns_of(quick, plan.colours, plan.apply, plan.mesh, *given, swapped, *common)
     columns = {name: np.asarray(column).T for name, column in found.items()}
 
     def explain(inputs: Float[Array, "m b *space c"]) -> Float[Array, "m b *space"]:
+        # Nothing is told: passes are counted per map, and these are the metric's.
         again = zip(names, inputs, strict=True)
         rerun = (_run(plan, name, rows._replace(images=x), key, lambda *_: None).maps for name, x in again)
         return jnp.stack([jnp.asarray(each) for each in rerun])
@@ -142,6 +144,7 @@ def _placed(plan: Plan, batch: Batch) -> tuple[_Rows, Bool[np.ndarray, " b"], Fl
         ops.check_normalised(images)
     placed = jax.device_put(jnp.asarray(images), NamedSharding(plan.mesh, PartitionSpec("images")))
     logits = np.asarray(logits_of(plan.apply, plan.mesh, plan.params, placed))
+    # Only of images that could be read: other rows hold none, and nobody uses their logits.
     if not np.isfinite(logits[mask]).all():
         wrong = ids[mask][~np.isfinite(logits[mask]).all(-1)]
         raise ValueError(
@@ -194,6 +197,7 @@ def measure(plan: Plan, batch: Batch, tell: Tell = lambda maps, passes: None) ->
     runs = []
     for r in range(plan.keys if live.any() else 0):
         key = jax.random.fold_in(plan.key, r)
+        # Without noise another key gives the same map.
         names = [name for name, method in plan.explainers.items() if r == 0 or method.draws]
         maps = {}
         for name in names:
@@ -205,6 +209,7 @@ def measure(plan: Plan, batch: Batch, tell: Tell = lambda maps, passes: None) ->
     probability = np.take_along_axis(shifted / shifted.sum(-1, keepdims=True), rows.labels[:, None], 1)[:, 0]
     labels = np.pad(np.asarray(batch.labels), (0, len(live) - len(batch.labels)), constant_values=-1)
     columns, values, flat, passes = _together(plan, runs, live)
+    # Rows that only fill the batch up, or have no class to explain, end here.
     return Part(
         columns=columns,
         ids=rows.ids[live],

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sscam_jax._support import DAMAGED_ARCHIVE
 from sscam_jax.cams.registry import CONTROLS, parse
 from sscam_jax.evaluation import fingerprint
 from sscam_jax.evaluation._sharded import kept
@@ -60,9 +61,21 @@ class StoredMaps:
         if absent := [number for number in numbers if number not in self.maps]:
             raise ValueError(
                 f"maps '{self.name}' have none for the images of ids {', '.join(absent[:5])}: expected one for every "
-                "image that is measured, by its id as text"
+                "image that is measured, by its id as text: add them, or leave these images out"
             )
         return np.stack([self.maps[number] for number in numbers])
+
+
+def _read(name: str, path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    with open(path, "rb") as stream:  # outside of `try`, because a missing file is not a damaged one
+        try:
+            with np.load(stream) as archive:
+                return {number: archive[number] for number in archive.files}
+        except (*DAMAGED_ARCHIVE, TypeError, AttributeError) as error:  # the last two for an npy file
+            raise ValueError(
+                f"maps '{name}' are in '{os.fspath(path)}', which is not an npz file ({error}): write it with "
+                "np.savez(path, **{str(id): map})"
+            ) from error
 
 
 def stored(name: str, maps: Any) -> StoredMaps:
@@ -81,8 +94,7 @@ def stored(name: str, maps: Any) -> StoredMaps:
         FileNotFoundError: there is no such file.
     """
     if isinstance(maps, str | os.PathLike):
-        with np.load(maps) as archive:
-            return StoredMaps(name, {number: archive[number] for number in archive.files})
+        return StoredMaps(name, _read(name, maps))
     if isinstance(maps, Mapping):
         return StoredMaps(name, {str(number): np.asarray(each) for number, each in maps.items()})
     if np.ndim(maps) < 2:
@@ -133,11 +145,15 @@ def named(
     found: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {}
     for name, method in pairs:
         if not isinstance(method, str) and not callable(method):
-            raise ValueError(f"method {method!r} is neither a text, as 'ss-cam:paper', nor a function")
+            raise ValueError(
+                f"method {method!r} is of type {type(method).__name__}, expected a text, as 'ss-cam:paper', or a "
+                "function"
+            )
         function, choices = parse(method) if isinstance(method, str) else (method, {})
         title = name or (method if isinstance(method, str) else _title(method))
         if title in found:
             raise ValueError(f"two methods are called '{title}': give them as a mapping, {{name: method}}")
+        # A control may be asked for by its name, and then is not added once more.
         if title.partition(":")[0] in CONTROLS and method not in (title, CONTROLS.get(title)):
             raise ValueError(f"method name '{title}' is that of a control, which every table has: choose another name")
         found[title] = (function, choices)
@@ -189,6 +205,7 @@ def prepared(
     fixed = dict(chunk_size=16) if "chunk_size" in parameters and not _binds(function, "chunk_size") else {}
     if isinstance(function, StoredMaps):
         return Explainer(function, ("ids",), False, dict(maps=fingerprint.arrays(dict(function.maps), name)))
+    # Traced, not run: a whole pass would cost minutes for methods of thousands of passes.
     of = shapes(batch, params)
 
     def call(params: Params, images: Any, labels: Any, keywords: Any) -> Any:

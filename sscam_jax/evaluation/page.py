@@ -121,7 +121,7 @@ def _check(stored: Stored, batches: Batches) -> None:
         )
     if batches.count is None:
         raise ValueError(
-            "batches is a stream: photographs can be found in batches that are numbered: give a list of batches"
+            "batches is a stream, expected numbered batches, in which a photograph can be found: give a list of batches"
         )
 
 

@@ -1,6 +1,7 @@
 """A run's values as a Parquet file, one row for each image, method and noise key, for other programs."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,12 @@ from sscam_jax._support import imported, replacing
 from sscam_jax.evaluation.run_folder import Stored
 from sscam_jax.evaluation.statistics import Results
 
-# The columns that are not metrics.
-_ABOUT = ("image", "method", "key", "label", "predicted", "probability", "single_box", "flat", "passes")
+# The columns that are not metrics, and the kinds of their NumPy types.
+_ABOUT = dict(
+    image="O", method="O", key="i", label="i", predicted="i", probability="f", single_box="b", flat="b", passes="i"
+)
+
+_KINDS = dict(O="texts", i="integers", f="floats", b="booleans")
 
 
 def write(stored: Stored, path: pathlib.Path) -> None:
@@ -49,6 +54,23 @@ def write(stored: Stored, path: pathlib.Path) -> None:
         parquet.write_table(pyarrow.table(columns), part)
 
 
+def _other(path: pathlib.Path, why: str) -> ValueError:
+    return ValueError(
+        f"'{path}' is not what a run writes: {why}. Expected the results.parquet of a run: `sscam table --out` writes "
+        "it again"
+    )
+
+
+def _check(columns: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
+    """Refuse columns that cannot be a run's."""
+    for name, column in columns.items():
+        if column.dtype.kind != (kind := _ABOUT.get(name, "f")):
+            raise _other(path, f"its column '{name}' holds {column.dtype}, expected {_KINDS[kind]}")
+    # A damaged key of 10⁹ would be an array of that many rows.
+    if ((columns["key"] < 0) | (columns["key"] >= max(len(columns["key"]), 1))).any():
+        raise _other(path, "its column 'key' does not number noise keys from 0")
+
+
 def read(path: pathlib.Path) -> Results:
     """What `write` wrote: a run's values without its maps.
 
@@ -65,16 +87,17 @@ def read(path: pathlib.Path) -> Results:
     """
     pyarrow, parquet = imported("pyarrow"), imported("pyarrow.parquet")
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file '{path}'")
+        raise FileNotFoundError(
+            f"there is no file '{path}', expected the results.parquet of a run: `sscam table --out` writes it again"
+        )
     try:
         table = parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(
-            f"'{path}' is not what a run writes: {error}. Expected the results.parquet of a run"
-        ) from error
+    except (pyarrow.ArrowException, OSError) as error:  # which one depends on the byte that is damaged
+        raise _other(path, str(error)) from error
     if absent := [name for name in _ABOUT if name not in table.column_names]:
-        raise ValueError(f"'{path}' is not what a run writes: it has no column {', '.join(map(repr, absent))}")
+        raise _other(path, f"it has no column {', '.join(map(repr, absent))}")
     columns = {name: table[name].to_numpy() for name in table.column_names}
+    _check(columns, path)
 
     def numbered(name: str) -> tuple[tuple[str, ...], np.ndarray]:
         words = columns[name].tolist()

@@ -70,6 +70,7 @@ def write(path: pathlib.Path, part: Part, problems: Sequence[Problem], seal: Sea
     with replacing(path) as fresh, fresh.open("wb") as stream:
         np.savez_compressed(stream, problems=np.array(told), seal=np.array(seal), **fields)
         stream.flush()
+        # A rename can reach the disk before the content does: after a power cut an empty part would be there.
         os.fsync(stream.fileno())
 
 
@@ -87,7 +88,7 @@ def read(path: pathlib.Path, methods: int) -> Read:
         DamagedPartError: it is damaged.
         OSError: the disk does not give it.
     """
-    with path.open("rb") as stream:
+    with path.open("rb") as stream:  # outside of `try`: what the disk refuses does not make the file damaged
         try:
             with np.load(stream) as archive:
                 return Read(path, *_checked(archive, methods))
@@ -112,6 +113,7 @@ def seal_of(path: pathlib.Path, methods: int) -> Seal:
     content = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            # Of every entry, because `np.load` checks only those that it reads, and nothing here reads the maps.
             if damaged := archive.testzip():
                 raise DamagedPartError(f"{damaged} has another checksum")
         with np.load(io.BytesIO(content)) as fields:
@@ -134,6 +136,7 @@ def _checked(archive: Any, methods: int) -> tuple[dict[str, np.ndarray], list[Pr
         flat=(keys, methods, n),
         passes=(keys, methods, n),
     )
+    # A file can be whole and of another run: its checksums are right, its shapes are not.
     for name, shape in expected.items():
         if arrays[name].shape != shape:
             raise ValueError(f"its {name} have the shape {arrays[name].shape}, expected {shape}")

@@ -37,6 +37,7 @@ def encoded(
     """
     if raw.shape != maps.shape:
         drawn = _drawn(jnp.asarray(raw.reshape(-1, *raw.shape[2:])), maps.shape[2:])
+        # Half a step of 8 bits: what is drawn is the same picture.
         if np.abs(np.asarray(drawn).reshape(maps.shape) - maps).max(initial=0) < 1 / 512:
             return raw
     return np.round(255 * np.clip(maps, 0, 1)).astype(np.uint8)

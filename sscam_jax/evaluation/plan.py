@@ -126,7 +126,8 @@ def check_batch(batch: Batch) -> None:
     used = ids[np.asarray(batch.mask)]
     if (used < 0).any() or len(set(used.tolist())) < len(used):
         raise ValueError(
-            f"ids {used.tolist()} of a batch are not different numbers from 0 on: each image needs its own"
+            f"ids {used.tolist()} of a batch are not different numbers from 0 on: each image needs its own, as "
+            "np.arange(n) gives"
         )
 
 
@@ -196,7 +197,7 @@ def plan(
     """
     choose("target", target, ("truth", "predicted"))
     if keys < 1:
-        raise ValueError(f"keys is {keys}, expected at least 1")
+        raise ValueError(f"keys is {keys}, expected at least 1: how often methods that draw noise are run")
     found, functions = checked_metrics(metrics), methods.named(given, maps or {}, controls=controls)
     if maps and (again := [name for name, metric in found.items() if metric.reruns]):
         raise ValueError(

@@ -168,7 +168,8 @@ def scores(
         What the metric returns, mostly a list of one number per image.
 
     Raises:
-        ValueError: there are neither maps nor `explain`; and what the metric raises.
+        ValueError: there are neither maps nor `explain`, the maps do not fit the images, `metric` is a class; and what
+            the metric raises.
         ImportError: Quantus is not installed.
         NotImplementedError: the metric needs what an `Apply` does not tell (input invariance).
 
@@ -178,6 +179,13 @@ def scores(
     """
     if maps is None and explain is None:
         raise ValueError("maps and explain are both None, expected one of them: explain=explain_func(method, …)")
+    if isinstance(metric, type):
+        raise ValueError(f"metric is the class {metric.__name__}, expected an object of it: {metric.__name__}()")
+    if maps is not None and np.shape(maps) != np.shape(images)[:-1]:
+        raise ValueError(
+            f"maps have shape {np.shape(maps)} for images of shape {np.shape(images)}, expected "
+            f"{np.shape(images)[:-1]}: sscam_jax.ops.resize brings them there"
+        )
     utils = imported("quantus", "quantus").helpers.utils
     # Quantus takes PyTorch's and TensorFlow's models only. This one function of it decides, so it learns of a third.
     with mock.patch.object(utils, "get_wrapped_model", _wrapped(utils.get_wrapped_model)):
@@ -245,11 +253,14 @@ def metric(make: Callable[..., Any], *, needs_boxes: bool = False, **options: An
         The metric. Its direction is what Quantus states.
 
     Raises:
-        ValueError: the class states no direction.
+        ValueError: it is not a class, or states no direction.
     """
     better = getattr(getattr(make, "score_direction", None), "value", None)
-    if better not in ("higher", "lower"):
-        raise ValueError(f"{make!r} states no direction of its scores, expected a class such as quantus.Sparseness")
+    if better not in ("higher", "lower") or not isinstance(make, type):
+        raise ValueError(
+            f"{make!r} is not a class that states the direction of its scores, expected one such as "
+            "quantus.Sparseness; its options are keywords"
+        )
     quiet = dict(abs=False, normalise=False, disable_warnings=True, display_progressbar=False)
     title = f"{make.__name__} (Quantus)"
     return Metric(_Values(make, quiet | options, needs_boxes), better, title, needs_boxes=needs_boxes)

@@ -14,22 +14,19 @@ import json
 import os
 import pathlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import filelock
 import numpy as np
 
 from sscam_jax._support import replacing
-from sscam_jax.evaluation import parts
+from sscam_jax.evaluation import config, parts
 from sscam_jax.evaluation.fingerprint import differences
 from sscam_jax.evaluation.loop import Part
 from sscam_jax.evaluation.parts import DamagedPartError, Seal
 from sscam_jax.evaluation.statistics import Results
 from sscam_jax.types import Problem
-
-_FORMAT = 2
-_MOST_BATCHES = 10**7
 
 
 class Stored(NamedTuple):
@@ -58,48 +55,6 @@ class Stored(NamedTuple):
         path, row = self.places[image]
         with np.load(path) as archive:
             return archive[f"maps/{self.results.methods.index(method)}"][:, row]
-
-
-def _read_config(folder: pathlib.Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"'{folder}' is not a run folder: it has no config.json. Give the folder of a run")
-    try:
-        config = json.loads(path.read_text("utf-8"))
-        found = config["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"'{path}' is damaged: it is not what a run writes. Measure again elsewhere") from error
-    if found != _FORMAT:
-        raise ValueError(
-            f"'{folder}' was written in format {found}, this version reads format {_FORMAT}: measure "
-            "again, or use the version that wrote it"
-        )
-    if wrong := [name for name in ("fingerprint", "noted") if not isinstance(config.get(name), dict)]:
-        raise ValueError(f"'{path}' is damaged: {wrong[0]} is not what a run writes")
-    return config
-
-
-def _notes(folder: pathlib.Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is noted beside the fingerprint, if tables can be made of it."""
-    for name, right in _NOTED.items():
-        if name not in config["noted"] or not right(config["noted"][name]):
-            raise ValueError(f"'{folder / 'config.json'}' is damaged: noted.{name} is not what a run writes")
-    return config["noted"]
-
-
-def _texts(values: Iterable[Any]) -> bool:
-    return all(isinstance(each, str) for each in values)
-
-
-# What a table needs of the notes. A damaged count would be a list of batches without end.
-_NOTED: Mapping[str, Callable[[Any], bool]] = dict(
-    settings=lambda value: isinstance(value, dict),
-    methods=lambda value: isinstance(value, list) and value != [] and _texts(value),
-    metrics=lambda value: isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()),
-    names=lambda value: value is None or (isinstance(value, dict) and _texts(value.values())),
-    batch_size=lambda value: isinstance(value, int) and value > 0,
-    count=lambda value: value is None or (isinstance(value, int) and 0 <= value < _MOST_BATCHES),
-)
 
 
 class Run:
@@ -136,7 +91,8 @@ class Run:
         process: tuple[int, int] = (0, 1),
     ) -> None:
         self.folder, self.process, self.parts = folder, process, folder / "parts"
-        self.config = json.loads(json.dumps(dict(format=_FORMAT, fingerprint=fingerprint, noted=noted)))
+        # As the file will give it back: lists for tuples, texts for numbers as keys. Otherwise it would seem to differ.
+        self.config = json.loads(json.dumps(dict(format=config.FORMAT, fingerprint=fingerprint, noted=noted)))
         self.done: dict[int, Seal] = {}
 
     def __enter__(self) -> "Run":
@@ -146,6 +102,7 @@ class Run:
         elif others := [each.name for each in self.folder.iterdir() if not each.name.startswith(".")]:
             raise ValueError(f"'{self.folder}' is not empty and is not a run folder ({others[0]}, …): choose another")
         index, count = self.process
+        # A lock per share: processes of one run do not wait for one another, and the same share cannot run twice.
         self.lock = filelock.FileLock(self.folder / f".lock-{index}-of-{count}")
         try:
             self.lock.acquire(blocking=False)
@@ -155,9 +112,9 @@ class Run:
             ) from error
         try:
             for number, path in parts.numbered(self.folder).items():
-                if number % count == index:
+                if number % count == index:  # the others are for their own process to move aside
                     self._take(number, path)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: `__exit__` is not called where `__enter__` fails
             self.lock.release()
             raise
         return self
@@ -166,7 +123,7 @@ class Run:
         self.lock.release()
 
     def _compare(self) -> None:
-        found = list(differences(_read_config(self.folder)["fingerprint"], self.config["fingerprint"]))
+        found = list(differences(config.read(self.folder)["fingerprint"], self.config["fingerprint"]))
         if found:
             more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
             raise ValueError(
@@ -197,6 +154,7 @@ class Run:
                 fresh.write_text(json.dumps(self.config, indent=1, ensure_ascii=False) + "\n", "utf-8")
                 os.link(fresh, path)
             part.unlink(missing_ok=True)
+        # The file may be another process's, written after this one's `__enter__`.
         self._compare()
         self.parts.mkdir(exist_ok=True)
 
@@ -220,8 +178,12 @@ def _count(folder: pathlib.Path) -> int | None:
     if not path.is_file():
         return None
     text = path.read_text("utf-8", errors="replace").strip()
+    # Seven digits at most: a damaged count would be a list of batches without end.
     if not text.isdecimal() or len(text) > 7:
-        raise ValueError(f"'{path}' is damaged: it holds {text[:20]!r}, expected the number of batches")
+        raise ValueError(
+            f"'{path}' is damaged: it holds {text[:20]!r}, expected the number of batches. Delete it and "
+            "run the same command again"
+        )
     return int(text)
 
 
@@ -229,7 +191,7 @@ def _readable(folder: pathlib.Path, methods: int) -> dict[int, parts.Read]:
     """The parts that are not damaged, by their batches' numbers."""
     found = {}
     for number, path in parts.numbered(folder).items():
-        with contextlib.suppress(DamagedPartError):
+        with contextlib.suppress(DamagedPartError):  # `_unfinished` names them
             found[number] = parts.read(path, methods)
     return found
 
@@ -260,17 +222,22 @@ def read(folder: pathlib.Path) -> Stored:
         FileNotFoundError: it is not a run folder.
         ValueError: it is damaged, of another version, two parts hold the same image, or nothing was measured yet.
     """
-    config = _read_config(folder)
-    noted = _notes(folder, config)
+    said = config.read(folder)
+    noted = config.notes(folder, said)
     found = _readable(folder, len(noted["methods"]))
     full = [part for part in found.values() if len(part.arrays["ids"])]
     if not full:
-        why = "no image has a class to explain" if found else "no batch is measured yet"
+        why = "no batch is measured yet. Run `sscam evaluate`, or sscam.evaluate, with this folder first"
+        if found:
+            why = "no image has a class to explain. Explain the predicted class, target='predicted', in another folder"
         raise ValueError(f"'{folder}' holds no results: {why}")
     ids = np.concatenate([part.arrays["ids"] for part in full])
     order = np.argsort(ids, kind="stable")
     if len(twice := ids[order][1:][ids[order][1:] == ids[order][:-1]]):
-        raise ValueError(f"'{folder}' holds images twice, of ids {twice[:5].tolist()}: each image needs its own id")
+        raise ValueError(
+            f"'{folder}' holds images twice, of ids {twice[:5].tolist()}: each image needs its own id. Parts of two "
+            "runs are mixed: measure again in another folder"
+        )
 
     def joined(name: str, axis: int) -> np.ndarray:
         return np.concatenate([part.arrays[name] for part in full], axis).take(order, axis)
@@ -290,7 +257,7 @@ def read(folder: pathlib.Path) -> Stored:
     places = [(part.path, row) for part in full for row in range(len(part.arrays["ids"]))]
     skipped = sorted({int(i) for part in found.values() for i in part.arrays["skipped"]})
     return Stored(
-        config=config,
+        config=said,
         results=results,
         probability=joined("probability", 0),
         places=[places[i] for i in order],

@@ -101,7 +101,7 @@ def over_keys(values: Float[np.ndarray, "r *rest"]) -> Float[np.ndarray, "*rest"
     """
     there = ~np.isnan(values)
     count = there.sum(0)
-    total = np.where(there, values, 0).sum(0, dtype=np.float64)
+    total = np.where(there, values, 0).sum(0, dtype=np.float64)  # differences need the digits that float32 rounds off
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
@@ -173,6 +173,8 @@ def sample(results: Results, *, per_class: Collection[str] = ()) -> Sample:
         if name not in columns:
             raise ValueError(f"metric '{name}' is not in the results; choose from {', '.join(map(repr, columns))}")
     values = over_keys(results.values)
+    # Means of one column are compared, so they are of the same images: those at which every method has a value, except
+    # methods that have none at all.
     absent = np.isnan(values).all(1)
     used = ~(np.isnan(values) & ~absent[:, None]).any(0) & ~absent.all(0)
     known = np.unique(results.labels, return_inverse=True)[1]
@@ -181,12 +183,14 @@ def sample(results: Results, *, per_class: Collection[str] = ()) -> Sample:
         points = np.concatenate(demands)
         groups = known if name in per_class else np.zeros_like(known)
         share = _weights(used[:, points].all(1), groups)
+        # 0 · NaN is NaN: an image that does not count needs a number too.
         there = np.where(share[:, None] > 0, values, 0)
         each = _at_best(there, share, demands)
         weights.append(share)
         one_value.append(np.nan_to_num(each))
         means.append(np.where(share.any() & ~np.isnan(each).any(1), np.nan_to_num(each) @ share, np.nan))
         classes.append(groups)
+    # VOC's examples are named photograph:class.
     photographs = np.unique([each.partition(":")[0] for each in results.names], return_inverse=True)[1]
     each_image, shares, mean, class_of = (np.stack(each, -1) for each in (one_value, weights, means, classes))
     return Sample(tuple(columns), each_image, shares, mean, class_of, photographs)
@@ -217,5 +221,6 @@ def key_spread(results: Results, found: Sample) -> Float[np.ndarray, "m k"]:
     for weights, demands in zip(found.weights.T, _columns(results.metrics).values(), strict=True):
         used = weights > 0
         means = np.einsum("n,rmnc->rmc", weights[used], results.values[:, :, used].astype(np.float64))
+        # Every key at its own best operating point, as if it were the only one.
         spread.append(np.mean([means[..., points].max(-1) for points in demands], axis=0).std(0, ddof=1))
     return np.stack(spread, -1)

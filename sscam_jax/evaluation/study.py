@@ -36,6 +36,7 @@ class Meter:
         self.images, self.per_image = images, per_image
         self.maps, self.passes, self.began = 0, 0, time.monotonic()
         self.told = self.began
+        # A bar overwrites its line, which a log file cannot do; a notebook is no terminal, and tqdm draws there.
         self.quiet = not sys.stderr.isatty() and "ipykernel" not in sys.modules
         total = None if images is None else images * per_image
         self.bar = tqdm(total=total, unit="map", disable=self.quiet)
@@ -72,6 +73,7 @@ def _seal(batch: Batch, batches: Batches, number: int) -> Seal:
 def _check_done(run: Run, batches: Batches, first: Seal) -> None:
     """Refuse to go on where a measured batch was of other images; a stream is checked while it is read."""
     for number, seal in sorted(run.done.items()):
+        # Batch 0 is read anyway, for its shapes. The hash of the files of the others is known without decoding them.
         now = batches.digest(number)
         if (seal.arrays != first.arrays) if number == 0 else (now is not None and seal.read_from != now):
             raise _other_images(run, number)
@@ -101,7 +103,9 @@ def _images(batches: Batches, numbers: Iterable[int]) -> int:
 def _first(batches: Batches) -> Batch:
     for _, batch, _ in batches.read([0]):
         return batch
-    raise ValueError("batches is empty: expected at least one batch of images")
+    raise ValueError(
+        "batches is empty: expected at least one batch of images. An iterator can be read once only: make it anew"
+    )
 
 
 class _Ids:
@@ -118,14 +122,14 @@ class _Ids:
             if self.batch_of.setdefault(i, number) != number:
                 raise ValueError(
                     f"id {i} comes twice, in the batches {self.batch_of[i]} and {number}: every image needs an id of "
-                    "its own"
+                    "its own, numbered on from batch to batch"
                 )
 
 
 def _measure(run: Run, of: Plan, batches: Batches, seal: Seal) -> None:
     """Measure what this process has to, and write it."""
     todo = _todo(run, batches.count)
-    if batches.count is not None:
+    if batches.count is not None:  # listed, because the meter says how much is left
         todo = iter(numbers := list(todo))
     images = None if batches.count is None else _images(batches, numbers)
     count, ids = 0, _Ids(run.folder, run.done)
@@ -133,12 +137,13 @@ def _measure(run: Run, of: Plan, batches: Batches, seal: Seal) -> None:
         for number, batch, problems in batches.read(todo):
             count = number + 1
             now = seal if number == 0 else _seal(batch, batches, number)
-            if number in run.done:
+            if number in run.done:  # only a stream gives these: its images have to be read to reach the next ones
                 if run.done[number].arrays != now.arrays:
                     raise _other_images(run, number)
                 continue
             ids.add(number, np.asarray(batch.ids)[np.asarray(batch.mask)])
             run.write(number, loop.measure(of, batch, tell), problems, now)
+    # The end of a stream tells how many batches there are; parts of an earlier call may lie behind it.
     run.finish(batches.count or max(count, *(number + 1 for number in run.done), 0))
 
 
@@ -206,6 +211,7 @@ def evaluate(
     first = _first(given)
     colours = (tuple(given.mean), tuple(given.std))
     chosen: dict[str, Any] = dict(maps=maps, key=jax.random.key(seed), keys=keys, target=target, colours=colours)
+    # Before the folder is touched: a mistake that left a config.json behind would have the corrected call refused.
     of = plan(apply, params, first, methods, metrics, **chosen)
     seal, folder = _seal(first, given, 0), pathlib.Path(out)
     settings = dict(seed=seed, keys=keys, target=target)
@@ -217,6 +223,7 @@ def evaluate(
         **of.identity,
         machine=fingerprint.machine(),
         source=fingerprint.source(),
+        # Parts hold methods by their position.
         order=dict(methods=list(of.explainers), metrics=list(of.metrics)),
     )
     with Run(folder, identity, _noted(of, given, settings), share) as run:

@@ -96,6 +96,7 @@ def _section_lines(found: Comparison, section: Section) -> Iterator[str]:
         return _cell(section.to_baseline, j, k, decimals[k], sign="+", mark=mark)
 
     def spread(j: int, k: int) -> str:
+        # One digit more than the mean, beside which a spread is small.
         return "–" if math.isnan(section.spread[j, k]) else f"{section.spread[j, k]:.{decimals[k] + 1}f}"
 
     def tables(headings: Sequence[str], rows: Sequence[int], cell: Callable[[int, int], str]) -> Iterator[str]:
@@ -277,6 +278,7 @@ def write(found: Comparison, folder: Path) -> None:
         ['table.csv', 'table.json', 'table.md']
     """
     content = document(found)
+    # Line ends are fixed, here and below: the same run gives the same bytes on every system.
     lines = io.StringIO()
     writer = csv.DictWriter(lines, list(content["records"][0]), lineterminator="\n")
     writer.writeheader()
@@ -284,6 +286,7 @@ def write(found: Comparison, folder: Path) -> None:
     texts = {
         "table.md": markdown(found),
         "table.csv": lines.getvalue(),
+        # NaN is not JSON: programs that are strict refuse the file.
         "table.json": json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
     }
     for name, text in texts.items():

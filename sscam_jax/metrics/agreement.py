@@ -17,7 +17,10 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 def _pairs(a: Float[Array, "..."], b: Float[Array, "..."], spatial_axes: int) -> tuple[Array, Array]:
     if a.shape != b.shape:
-        raise ValueError(f"maps have shapes {a.shape} and {b.shape}, expected the same shape")
+        raise ValueError(
+            f"maps have shapes {a.shape} and {b.shape}, expected the same shape: sscam_jax.ops.resize "
+            "brings them to one size"
+        )
     if not 1 <= spatial_axes <= a.ndim:
         raise ValueError(f"spatial_axes={spatial_axes} does not fit maps of shape {a.shape}; choose from 1 to {a.ndim}")
     return a.astype(jnp.float32), b.astype(jnp.float32)
@@ -151,7 +154,8 @@ def ssim(a: Float[Array, "..."], b: Float[Array, "..."], *, spatial_axes: int = 
     space = a.shape[a.ndim - spatial_axes :]
     if min(space) < 2 * _WINDOW_RADIUS + 1:
         raise ValueError(
-            f"maps have {space} pixels, expected at least {2 * _WINDOW_RADIUS + 1} per side, the size of SSIM's window"
+            f"maps have {space} pixels, expected at least {2 * _WINDOW_RADIUS + 1} per side, the size of SSIM's "
+            "window: sscam_jax.ops.resize enlarges them"
         )
     mean_a, mean_b, aa, bb, ab = _local_mean(jnp.stack([a, b, a * a, b * b, a * b]), spatial_axes)
     var_a, var_b, cov = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b

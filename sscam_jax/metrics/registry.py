@@ -152,6 +152,7 @@ METRICS: Mapping[str, Metric] = {
         "lower",
         "Infidelity",
         summary="whether the map inside a hole predicts what the hole costs",
+        fewest=20,
     ),
     "energy": _located(
         lambda case: localization.energy_in_box(case.maps, case.boxes),

@@ -1,8 +1,8 @@
 """How often the 95 % intervals hold the true mean, and how often tables mark what is not there.
 
 The population are values per image that are stored in `notebooks/results`: 2009 images for most metrics, 128 for ROAD,
-IoU and MaxBoxAcc, 40 for insertion and deletion. Data sets of n images are drawn from it with replacement; the truth is
-the population's mean.
+IoU, MaxBoxAcc, and the metrics of complexity and robustness, 40 for insertion and deletion. Data sets of n images are
+drawn from it with replacement; the truth is the population's mean.
 A row is a kind of metric; every network and method (or pair of methods) with that metric is a cell. The table shows
 the mean over cells and the worst cell.
 
@@ -25,13 +25,14 @@ KINDS = {
     "average-drop": "all", "average-gain": "all", "average-increase": "all", "energy": "all",
     "energy-over-area": "all", "pointing": "all", "insertion": "40", "deletion": "40",
 }  # fmt: skip
+MORE = dict.fromkeys(("complexity", "sparseness", "coherency", "adcc", "infidelity"), "128")
 CONFIRMED = ("road", "iou")
 _CONSTANT = ("uniform", "fake-cam", "cam")  # `cam` is `grad-cam` on ResNet-18
 
 
 def stored(metric: str) -> Iterator[tuple[Results, np.ndarray]]:
     """Every network's run with this metric, and its values [methods, images]."""
-    for path in sorted(RESULTS.glob(f"*_{KINDS[metric]}.parquet")):
+    for path in sorted(RESULTS.glob(f"*_{(KINDS | MORE)[metric]}.parquet")):
         found = parquet.read(path)
         if metric in found.metrics:
             yield found, found.values[0, :, :, found.metrics.index(metric)].astype(np.float64)
@@ -58,7 +59,9 @@ def populations(metric: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarra
         shown = [j for j, method in enumerate(found.methods) if method not in _CONSTANT]
         others = values[[j for j in shown if found.methods[j] != "grad-cam"]]
         apart = others - values[found.methods.index("grad-cam")]
-        yield values[shown], apart[apart.std(1) > 1e-3], found.labels // 50
+        # A control that does not look at the image can have one value for all: there is nothing to estimate.
+        some = values[shown]
+        yield some[some.std(1) > 1e-3], apart[apart.std(1) > 1e-3], found.labels // 50
 
 
 def confirmed(metric: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -137,6 +140,7 @@ def coverage(draws: int = 2000) -> Iterator[str]:
     yield from ("| metric | " + " | ".join(f"n = {n}" for n in SIZES) + " |", "|---|" + "---|" * len(SIZES))
     yield from rows(KINDS, draws, rng)
     yield from rows(CONFIRMED, draws, np.random.default_rng(0))
+    yield from rows(MORE, draws, np.random.default_rng(0))
     yield from best_box(draws // 4)
     for metric in ("pointing", "average-drop", "energy"):
         for paired, what in ((False, "mean"), (True, "difference")):

@@ -160,10 +160,10 @@ def test_side_by_side_clips_nothing():
 
 
 def test_side_by_side_refuses():
-    with pytest.raises(ValueError, match="same number of rows, at least one; got 2 and 1"):
+    with pytest.raises(ValueError, match="same number of rows, at least one; got 2 and 1: leave out what"):
         gallery.side_by_side([row("a", 0.0), row("b", 0.0)], [row("c", 0.0)])
     with pytest.raises(ValueError, match="at least one; got 0 and 0"):
         gallery.side_by_side([], [])
     other = row("c", 0.0)._replace(maps={"CAM": np.eye(2)})
-    with pytest.raises(ValueError, match=r"every row needs the columns \('Grad-CAM', 'SS-CAM'\), got \('CAM',\)"):
+    with pytest.raises(ValueError, match=r"every row needs the columns \('Grad-CAM', 'SS-CAM'\), got \('CAM',\): give"):
         gallery.side_by_side([row("a", 0.0)], [other])

@@ -174,7 +174,7 @@ def test_the_figure_has_a_line_for_every_sigma_and_n(stored):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("paper", [1], [1, 2]), "at least two values of sigma, got 1"),
+        (("paper", [1], [1, 2]), "at least two values of sigma, got 1: add another, or measure one"),
         (("paper", [1, 2], [4, 4]), "at least two values of samples, got 1"),
         (("paper", [-1, 2], [1, 4]), "sigma=-1 is not possible, expected at least 0"),
         (("paper", [float("nan"), 2], [1, 4]), "sigma=nan is not possible"),

@@ -83,11 +83,36 @@ def test_a_mean_over_classes_has_each_classs_variance():
 
 @pytest.mark.parametrize(
     "name, n, there", [("drop", 11, False), ("drop", 12, True), ("average-gain", 39, False), ("average-gain", 40, True),
-                       ("energy-over-area", 19, False), ("energy-over-area", 20, True), ("pointing", 12, True)],
+                       ("energy-over-area", 19, False), ("energy-over-area", 20, True), ("infidelity", 19, False),
+                       ("infidelity", 20, True), ("pointing", 12, True)],
 )  # fmt: skip
 def test_too_few_images_have_no_interval(name, n, there):
     values = np.random.default_rng(0).random((1, n))
     assert np.isfinite(intervals.intervals(found_of(values, name), KINDS).low.item()) == there
+
+
+@pytest.mark.parametrize("hits", [False, True])
+def test_values_that_are_nearly_all_zero_have_no_interval(hits):
+    """A gain that five of 60 images have: the sixth could be any. Hits have their own rule."""
+    values = np.zeros((2, 60))
+    values[0, :5] = values[1, :6] = 100
+    estimates = intervals.intervals(found_of(values, "average-increase" if hits else "average-gain"), KINDS)
+    assert np.isfinite(estimates.low[:, 0]).tolist() == np.isfinite(estimates.high[:, 0]).tolist() == [hits, True]
+
+
+def test_differences_that_are_nearly_all_zero_keep_theirs():
+    """Five of 60 images differ a little: the two methods are alike, by the test."""
+    values = np.stack([np.full(60, 50.0), np.where(np.arange(60) < 5, 50.1, 50.0)])
+    difference = intervals.differences(found_of(values), KINDS, np.array([0]))
+    assert np.isfinite(difference.estimates.low[1, 0]) and difference.p_apart[1, 0] < 1e-6
+
+
+def test_the_examples_of_one_photograph_are_one_that_is_not_zero():
+    values = np.zeros((1, 1, 60, 1))
+    values[..., :6, :] = 1
+    names = tuple(f"{i // 2}:{i % 2}" for i in range(60))
+    found = statistics.sample(results(values, ["drop"])._replace(names=names))
+    assert np.isnan(intervals.intervals(found, KINDS).low.item())
 
 
 def test_fewer_than_three_images_per_class_have_no_interval():

@@ -121,8 +121,17 @@ def test_in_an_evaluation(quantus, tmp_path):
 def test_what_cannot_be_measured_is_refused(quantus, maps):
     with pytest.raises(ValueError, match="maps and explain are both None, expected one of them: explain=explain_func"):
         adapter.scores(quantus.Sparseness(disable_warnings=True), toy.MLP, PARAMS, IMAGES, LABELS)
-    with pytest.raises(ValueError, match="states no direction of its scores, expected a class such as"):
-        adapter.metric(max)
+    for wrong in (max, quantus.Sparseness(disable_warnings=True)):
+        with pytest.raises(
+            ValueError, match="is not a class that states the direction of its scores, expected one such"
+        ):
+            adapter.metric(wrong)
+    with pytest.raises(ValueError, match=r"metric is the class Sparseness, expected an object of it: Sparseness\(\)"):
+        adapter.scores(quantus.Sparseness, toy.MLP, PARAMS, IMAGES, LABELS, maps=maps)
+    with pytest.raises(
+        ValueError, match=r"maps have shape \(3, 4, 16\) for .*, expected \(3, 16, 16\): sscam_jax.ops.re"
+    ):
+        adapter.scores(quantus.Sparseness(disable_warnings=True), toy.MLP, PARAMS, IMAGES, LABELS, maps=maps[:, :4])
     curves = adapter.metric(quantus.PixelFlipping, features_in_step=72)
     with pytest.raises(ValueError, match=r"PixelFlipping gave values of shape \(3, \d+\), expected one per image"):
         measured({"curves": curves}, maps)

@@ -33,11 +33,11 @@ def evaluate(out, given=None, methods=("grad-cam",), names=("complexity",), para
         (dict(methods=[]), r"no methods: expected at least one, as in \['grad-cam'\]"),
         (dict(methods="grad-cam"), r"methods is 'grad-cam', expected a list or a mapping of them: \['grad-cam'\]"),
         (dict(methods=["grad"]), "method 'grad' is not known; choose from 'cam', 'grad-cam'"),
-        (dict(methods=[3]), "method 3 is neither a text, as 'ss-cam:paper', nor a function"),
+        (dict(methods=[3]), "method 3 is of type int, expected a text, as 'ss-cam:paper', or a function"),
         (dict(methods=["grad-cam", "grad-cam"]), "two methods are called 'grad-cam': give them as a mapping"),
         (dict(methods=[lambda *a: a]), "has no name for the tables: give the methods as a mapping"),
         (dict(methods={"random": sscam.grad_cam}), "method name 'random' is that of a control, which every table has"),
-        (dict(keys=0), "keys is 0, expected at least 1"),
+        (dict(keys=0), "keys is 0, expected at least 1: how often methods that draw noise are run"),
         (dict(target="label"), "target 'label' is not known; choose from 'truth', 'predicted'"),
         (dict(process=(2, 2)), r"process is \(2, 2\), expected \(index, count\) with index from 0 to count - 1"),
         (dict(params={**PARAMS, "scale": 2.0}), r"params\['scale'\] is 2.0 of type float, expected an array: wrap it"),
@@ -47,10 +47,13 @@ def evaluate(out, given=None, methods=("grad-cam",), names=("complexity",), para
         ),
         (dict(given=[BATCH, BATCH]), r"ids \[0, 1, 2, 3, 4\] occur twice in the batches: every image needs its own id"),
         (dict(given=BATCH), r"batches is Batch, expected an iterable of Batch: a single one is \[batch\]"),
-        (dict(given=[]), "batches is empty: expected at least one batch of images"),
+        (dict(given=[]), "batches is empty: expected at least one batch of images. An iterator can be read once only"),
         (dict(maps=dict(theirs="maps")), "No such file or directory: 'maps'"),
         (dict(maps=dict(theirs=3)), "maps 'theirs' are int, expected an npz file, a mapping by id, or an array"),
-        (dict(maps=dict(theirs={0: MAPS[0]})), "maps 'theirs' have none for the images of ids 1, 2, 3, 4: expected"),
+        (
+            dict(maps=dict(theirs={0: MAPS[0]})),
+            "maps 'theirs' have none for the images of ids 1, 2, 3, 4: expected .* add them",
+        ),
         (
             dict(maps=dict(theirs=MAPS[:, :3])),
             r"method 'theirs' gave maps of shape \(5, 3, 10\), expected \(5, 8, 10\)",
@@ -77,6 +80,20 @@ def test_the_corrected_call_goes_on_in_the_same_folder(tmp_path):
     with pytest.raises(ValueError, match="expected finite values"):
         evaluate(tmp_path, methods={"mine": lambda apply, params, images, labels: images[..., 0] * jnp.nan})
     assert evaluate(tmp_path).metrics == ("complexity",)
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "one array"])
+def test_stored_maps_that_are_damaged_are_named(tmp_path, damage):
+    path = tmp_path / "maps.npz"
+    with path.open("wb") as stream:
+        if damage == "one array":
+            np.save(stream, MAPS)
+        else:
+            np.savez(stream, **{str(i): one for i, one in enumerate(MAPS)})
+    if damage != "one array":
+        path.write_bytes(b"hello" if damage == "text" else path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"maps 'theirs' are in '.*maps.npz', which is not an npz file \(.*np.savez\("):
+        evaluate(tmp_path / "run", maps=dict(theirs=path))
 
 
 def test_data_as_arrays_dicts_batches_and_stored_maps_agree(tmp_path):
@@ -110,6 +127,6 @@ def test_a_stream_goes_on_where_it_stopped_and_is_checked_as_it_is_read(tmp_path
 
 def test_ids_that_come_again_in_a_stream_are_refused(tmp_path):
     with pytest.raises(
-        ValueError, match="id 0 comes twice, in the batches 0 and 1: every image needs an id of its own"
+        ValueError, match="id 0 comes twice, in the batches 0 and 1: every image needs an id of its own, number"
     ):
         evaluate(tmp_path, iter([BATCH, BATCH]))

@@ -113,7 +113,9 @@ def test_an_image_in_two_parts_is_refused(tmp_path):
     with Run(tmp_path, PRINT, NOTED) as run:
         run.write(0, part(0, 5), [], SEAL)
         run.write(1, part(5), [], SEAL)
-    with pytest.raises(ValueError, match=r"holds images twice, of ids \[5\]: each image needs its own id"):
+    with pytest.raises(
+        ValueError, match=r"twice, of ids \[5\]: each image needs its own id. .* measure again in another"
+    ):
         run_folder.read(tmp_path)
 
 
@@ -176,7 +178,7 @@ def test_folders_that_are_no_runs_are_refused(tmp_path):
 def test_damage_and_other_versions_are_named(tmp_path):
     with Run(tmp_path, PRINT, NOTED) as run:
         run.finish(2)
-    with pytest.raises(ValueError, match="holds no results: no batch is measured yet"):
+    with pytest.raises(ValueError, match="holds no results: no batch is measured yet. Run `sscam evaluate`, or"):
         run_folder.read(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | dict(format=1)))
@@ -185,5 +187,55 @@ def test_damage_and_other_versions_are_named(tmp_path):
     ):
         run_folder.read(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="is damaged: it is not what a run writes. Measure again in another folder"):
+        run_folder.read(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | dict(fingerprint=3)))
+    with pytest.raises(ValueError, match="is damaged: fingerprint is not what a run writes. Measure again in another"):
+        run_folder.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("settings", [], r"is \[\], expected an object"),
+        ("methods", [], r"is \[\], expected a list of names"),
+        ("metrics", {"energy": 3}, r"is {'energy': 3}, expected an object for every metric"),
+        ("names", {"0": 3}, "is {'0': 3}, expected names by id, or null"),
+        ("batch_size", 0, "is 0, expected a number of images"),
+        ("count", 10**9, "is 1000000000, expected a number of batches below 10000000, or null"),
+    ],
+)
+def test_damaged_notes_are_named_with_what_was_expected(tmp_path, name, value, expected):
+    with Run(tmp_path, PRINT, NOTED) as run:
+        run.write(0, part(0), [], SEAL)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["noted"][name] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"noted.{name} {expected}. Measure again in another folder"):
+        run_folder.read(tmp_path)
+
+
+def test_a_damaged_count_of_a_stream_is_written_again_when_it_is_deleted(tmp_path):
+    stream = NOTED | dict(names=None, count=None)
+    with Run(tmp_path, PRINT, stream) as run:
+        run.write(0, part(0), [], SEAL)
+        run.finish(1)
+    count = tmp_path / "parts" / "count"
+    count.write_text("many")
+    with pytest.raises(
+        ValueError, match="count' is damaged: it holds 'many', expected the number of batches. Delete it"
+    ):
+        run_folder.read(tmp_path)
+    count.unlink()
+    with Run(tmp_path, PRINT, stream) as run:
+        run.finish(1)
+    assert run_folder.read(tmp_path).unfinished == []
+
+
+def test_a_run_without_classes_says_what_to_do(tmp_path):
+    with Run(tmp_path, PRINT, NOTED) as run:
+        run.write(0, part(), [], SEAL)
+    with pytest.raises(
+        ValueError, match="no image has a class to explain. Explain the predicted class, target='predic"
+    ):
         run_folder.read(tmp_path)
