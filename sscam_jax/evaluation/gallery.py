@@ -66,6 +66,7 @@ def pick(values: Float[np.ndarray, " n"], better: str, *, count: int = 2) -> dic
         {'best': [0], 'typical': [5], 'worst': [1]}
     """
     sign = {"higher": -1, "lower": 1}[better]
+    # Stable, so that equal values do not depend on the sorting of a platform.
     order = [int(i) for i in np.argsort(sign * values, kind="stable") if not np.isnan(values[i])]
     count = min(count, -(-len(order) // 3))
     best, others = order[:count], order[count:]

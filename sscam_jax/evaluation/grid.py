@@ -66,6 +66,7 @@ def grid(preset: str, sigmas: Sequence[float | int], samples: Sequence[int]) -> 
         >>> list(grid("paper", [1, 0.5], [4, 1]).specs())[:2]
         ['ss-cam:paper,sigma=0.5,n_samples=1', 'ss-cam:paper,sigma=0.5,n_samples=4']
     """
+    # Otherwise the method's text would give σ or N twice.
     for item in preset.split(","):
         if item.partition("=")[0] in ("sigma", "n_samples"):
             raise ValueError(f"'{item}' of the preset is what an ablation varies: give the values of sigma and samples")
@@ -191,6 +192,7 @@ def _contrasts(grid: Grid) -> Iterator[_Contrast]:
     yield HIGH, text, {(strong, grad): 1, (weak, grad): -1}
     text = f"rank correlation with Grad-CAM against that with Score-CAM, σ = {high:g}, {at}"
     yield HIGH, text, {(strong, grad): 1, (strong, score): -1}
+    # The claim is for SS-CAM, not for one σ, so σ are averaged; single ones are shown, and not counted in the verdict.
     text, terms = f"energy in the box (%), N = {many} against N = {few}", {}
     for sigma in grid.sigmas:
         terms[sigma] = {(grid.spec(sigma, many), "energy"): 1.0, (grid.spec(sigma, few), "energy"): -1.0}

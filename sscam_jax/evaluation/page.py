@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sscam_jax import data, pages
-from sscam_jax.evaluation import gallery, statistics, tables
+from sscam_jax.evaluation import fingerprint, gallery, statistics, tables
 from sscam_jax.evaluation.comparison import Comparison, Section, is_control
 from sscam_jax.evaluation.run_folder import Stored
 from sscam_jax.types import Batches
@@ -101,6 +101,7 @@ def _photographs(stored: Stored, batches: Batches, wanted: Iterable[int]) -> tup
     """The wanted images, by their place in the results, and the input's size."""
     names = batches.names
     place_of = {name: place for place, name in enumerate(stored.results.names)}
+    # Read once, batch by batch: a data set need not fit in memory, and only the small pictures are kept.
     keep, found, space = set(wanted), {}, (0, 0)
     for _, batch, _ in batches.read(range(batches.count or 0)):
         space = (batch.images.shape[1], batch.images.shape[2])
@@ -114,10 +115,9 @@ def _photographs(stored: Stored, batches: Batches, wanted: Iterable[int]) -> tup
 
 def _check(stored: Stored, batches: Batches) -> None:
     there, now = stored.config["fingerprint"]["data"], json.loads(json.dumps(dict(batches.about)))
-    if there != now:
+    if other := list(fingerprint.differences(there, now)):
         raise ValueError(
-            f"batches are of other images than the run: {now} now, {there} in the run folder: give "
-            "the batches that were measured"
+            f"batches are of other images than the run ({'; '.join(other[:5])}): give the batches that were measured"
         )
     if batches.count is None:
         raise ValueError(

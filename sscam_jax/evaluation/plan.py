@@ -114,6 +114,7 @@ def check_batch(batch: Batch) -> None:
                 "them with .astype('int32')"
             )
     boxes, ids = np.asarray(batch.boxes), np.asarray(batch.ids)
+    # Pixels instead of shares would give every map all of its energy, and every maximum a hit.
     there = ~(boxes == -1).all(-1)
     wrong = there & ~((boxes >= 0) & (boxes <= 1)).all(-1)
     wrong |= there & ~((boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1]))
@@ -123,6 +124,7 @@ def check_batch(batch: Batch) -> None:
             f"box {boxes[row, k].tolist()} of image {ids[row]} is not one: expected y0 < y1 and x0 < x1 as shares of "
             "the input in [0, 1]; divide pixels by the height and the width, and fill with rows of -1"
         )
+    # An id is the seed of its image's noise and its place in the results: a second one would replace the first.
     used = ids[np.asarray(batch.mask)]
     if (used < 0).any() or len(set(used.tolist())) < len(used):
         raise ValueError(
@@ -146,7 +148,7 @@ def _metric_identity(name: str, metric: Metric, apply: Apply, of: Mapping[str, A
     about = {each: getattr(metric, each) for each in told}
     try:
         return True, dict(about, program=fingerprint.program(jax.jit(call).trace(**of, maps=maps), metric.values))
-    except jax.errors.JAXTypeError:
+    except jax.errors.JAXTypeError:  # it looks at numbers, as NumPy and Quantus do
         return False, dict(about, code=fingerprint.code(metric.values))
 
 
@@ -205,6 +207,7 @@ def plan(
             "leave the metric out, or give a function instead of maps"
         )
     check_batch(batch)
+    # First, because it refuses what is not an array, before anything is compiled.
     hashed = fingerprint.arrays(params)
     explainers = {
         name: methods.prepared(name, function, choices, apply, params, batch)
@@ -223,5 +226,6 @@ def plan(
     )
     mesh = Mesh(np.array(list(jax.local_devices() if devices is None else devices)), ("images",))
     placed = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    # One that runs methods again stays on the host, because some methods do.
     compiled = frozenset(name for name, (can, _) in known.items() if can and not found[name].reruns)
     return Plan(apply, placed, explainers, found, compiled, identity, key, keys, target, colours, mesh)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import types
 
 import jax
 import numpy as np
@@ -80,8 +81,13 @@ def test_the_file_says_what_the_result_says(run):
 def test_other_images_are_refused_and_none_are_needed(run, tmp_path):
     result, batches, _ = run
     other = data.batches(batches.source, batch_size=3, size=32)
-    with pytest.raises(ValueError, match="batches are of other images than the run: .*: give the batches that were"):
+    with pytest.raises(
+        ValueError, match=r"batches are of other images than the run \(.* there, .* now\): give the batches"
+    ):
         result.report(tmp_path / "a.html", batches=other)
+    stream = types.SimpleNamespace(about=batches.about, count=None)
+    with pytest.raises(ValueError, match="batches is a stream, expected numbered batches, .* give a list of batches"):
+        result.report(tmp_path / "a.html", batches=stream)
     result.report(tmp_path / "b.html")
     assert "made without the data set" in (tmp_path / "b.html").read_text("utf-8")
 

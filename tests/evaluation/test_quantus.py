@@ -129,7 +129,7 @@ def test_what_cannot_be_measured_is_refused(quantus, maps):
     with pytest.raises(ValueError, match=r"metric is the class Sparseness, expected an object of it: Sparseness\(\)"):
         adapter.scores(quantus.Sparseness, toy.MLP, PARAMS, IMAGES, LABELS, maps=maps)
     with pytest.raises(
-        ValueError, match=r"maps have shape \(3, 4, 16\) for .*, expected \(3, 16, 16\): sscam_jax.ops.re"
+        ValueError, match=r"maps have shape \(3, 4, 18\) for .*, expected \(3, 16, 18\): sscam_jax.ops.re"
     ):
         adapter.scores(quantus.Sparseness(disable_warnings=True), toy.MLP, PARAMS, IMAGES, LABELS, maps=maps[:, :4])
     curves = adapter.metric(quantus.PixelFlipping, features_in_step=72)
