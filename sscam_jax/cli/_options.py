@@ -1,4 +1,4 @@
-"""Options that several commands share, each once."""
+"""The options of the commands by name, so that the signature of a command reads as a list."""
 
 import pathlib
 from typing import Annotated
@@ -45,7 +45,42 @@ ChunkSize = Annotated[
     typer.Option(metavar="INTEGER", help="Network inputs scored at once; default: right for the device.", min=1),
 ]
 
-# Of `sscam evaluate` and `sscam ablate`.
+# Of `sscam explain` alone.
+Photographs = Annotated[list[str], typer.Argument(metavar="PATH", help="Images, videos, folders of images, or globs.")]
+Maps = Annotated[str | None, typer.Option(metavar="npz", help="Save maps, raw maps and weights as arrays too.")]
+Colours = Annotated[str, typer.Option(metavar="NAME", help="A colour map of matplotlib: viridis, turbo, jet …")]
+Background = Annotated[str, typer.Option(metavar="NAME", help="The photograph in grey or colour.")]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        metavar="INTEGER", help="Larger JPEGs are read smaller, others refused; default: Pillow's limit.", min=1
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of the table.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what it will cost, and do nothing.")]
+
+# Of `sscam report` alone.
+PhotographsOrRun = Annotated[
+    list[str], typer.Argument(metavar="PATH", help="Images, folders of images, globs; or a run folder.")
+]
+Page = Annotated[pathlib.Path, typer.Option("--out", metavar="FILE", help="The HTML file.")]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option("--layer", metavar="NAME", help="A target layer, repeatable; default: the network's."),
+]
+Expected = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME|INDEX", help="The class that an image shows: once per image, or once for all."),
+]
+Faithfulness = Annotated[
+    bool, typer.Option("--faithfulness", help="Add Average Drop and the insertion and deletion curves.")
+]
+RunData = Annotated[
+    str | None,
+    typer.Option("--data", metavar="KIND:PATH", help="For a run folder: its data set, to show photographs."),
+]
+
+# Of `sscam evaluate` and `sscam ablate`; `sscam train-head` has the data set and the seed too.
 Data = Annotated[str, typer.Option(metavar="KIND:PATH", help="The data set, as in ilsvrc2012:ROOT.")]
 RunFolder = Annotated[pathlib.Path, typer.Option("--out", metavar="DIR", help="The run folder.")]
 Limit = Annotated[int | None, typer.Option(metavar="INTEGER", help="Images, drawn at random; default: all.", min=1)]
@@ -59,6 +94,36 @@ Fit = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(metavar="INTEGER", help="Images at once.", min=1)]
 Workers = Annotated[int, typer.Option(metavar="INTEGER", help="Processes that decode images.", min=0)]
+
+# Of `sscam evaluate` alone.
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SPECS", help="NAME[:PRESET][,OPTION=VALUE…], several between spaces; repeatable."),
+]
+Metrics = Annotated[list[str] | None, typer.Option(metavar="NAMES", help="Several between spaces; repeatable.")]
+Processes = Annotated[int, typer.Option(metavar="INTEGER", help="How many processes share the folder.", min=1)]
+Process = Annotated[int, typer.Option(metavar="INTEGER", help="Index of this process, from 0.", min=0)]
+
+# Of `sscam ablate` alone.
+Preset = Annotated[str, typer.Option(metavar="PRESET[,OPTION=VALUE…]", help="The reading of SS-CAM that is varied.")]
+Sigmas = Annotated[
+    list[str], typer.Option("--sigma", metavar="NUMBERS", help="Values of σ, several between spaces; repeatable.")
+]
+Samples = Annotated[
+    list[str], typer.Option(metavar="INTEGERS", help="Values of N, several between spaces; repeatable.")
+]
+
+# Of `sscam train-head` alone.
+HeadFile = Annotated[
+    pathlib.Path, typer.Option("--out", metavar="FILE", help="The head's file to write, .safetensors.")
+]
+KnownModel = Annotated[str, typer.Option("--model", metavar="NAME", help="The network, see `sscam models`.")]
+Test = Annotated[str | None, typer.Option(metavar="KIND:PATH", help="A data set to measure the result on, once.")]
+MultiLabel = Annotated[
+    bool, typer.Option("--multi-label", help="An image may show several classes, as in VOC: mAP, not accuracy.")
+]
+Epochs = Annotated[int, typer.Option(metavar="INTEGER", help="The most epochs.", min=1)]
+LearningRate = Annotated[float, typer.Option(metavar="NUMBER", help="At the beginning.")]
 
 
 def words(given: list[str] | None) -> list[str]:

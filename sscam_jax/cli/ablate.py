@@ -1,8 +1,6 @@
 """`sscam ablate`: SS-CAM over a grid of σ and N."""
 
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from sscam_jax.cli._options import (
     BatchSize,
@@ -14,8 +12,11 @@ from sscam_jax.cli._options import (
     Limit,
     Model,
     NumClasses,
+    Preset,
     RunFolder,
+    Samples,
     Seed,
+    Sigmas,
     Target,
     Workers,
     words,
@@ -36,15 +37,9 @@ def _number(word: str, name: str, kind: type[int] | type[float]) -> Any:
 def ablate(
     data: Data,
     out: RunFolder,
-    preset: Annotated[
-        str, typer.Option(metavar="PRESET[,OPTION=VALUE…]", help="The reading of SS-CAM that is varied.")
-    ] = "paper",
-    sigma: Annotated[
-        list[str], typer.Option(metavar="NUMBERS", help="Values of σ, several between spaces; repeatable.")
-    ] = _SIGMA,
-    samples: Annotated[
-        list[str], typer.Option(metavar="INTEGERS", help="Values of N, several between spaces; repeatable.")
-    ] = _SAMPLES,
+    preset: Preset = "paper",
+    sigma: Sigmas = _SIGMA,
+    samples: Samples = _SAMPLES,
     model: Model = None,
     checkpoint: Checkpoint = None,
     num_classes: NumClasses = None,

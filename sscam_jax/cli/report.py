@@ -1,60 +1,60 @@
 """`sscam report`: photographs, or a run folder, as one HTML file."""
 
 import pathlib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sscam_jax.cli._chosen import (
+    METHODS,
+    chosen_budget,
+    chosen_names,
+    chosen_photographs,
+    chosen_request,
+    why_unread,
+)
 from sscam_jax.cli._options import (
     Budget,
     Checkpoint,
     ChunkSize,
     Class,
+    Expected,
+    Faithfulness,
     Frames,
     Full,
+    Layers,
     Method,
     Model,
     NoiseSeed,
     NumClasses,
+    Page,
+    PhotographsOrRun,
+    RunData,
 )
 from sscam_jax.cli._terminal import prepare_jax, user_errors, write
-from sscam_jax.cli.explain import chosen_budget, chosen_names, chosen_photographs, why_unread
 
 if TYPE_CHECKING:
     from sscam_jax.report._plan import Request
     from sscam_jax.report.result import Explanation
 
-_METHODS = ["grad-cam", "score-cam", "ss-cam"]
-
 
 def report(
-    paths: Annotated[
-        list[str], typer.Argument(metavar="PATH", help="Images, folders of images, globs; or a run folder.")
-    ],
-    out: Annotated[pathlib.Path, typer.Option(metavar="FILE", help="The HTML file.")] = pathlib.Path("report.html"),
+    paths: PhotographsOrRun,
+    out: Page = pathlib.Path("report.html"),
     model: Model = None,
     checkpoint: Checkpoint = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A target layer, repeatable; default: the network's.")
-    ] = None,
-    method: Method = _METHODS,
+    layer: Layers = None,
+    method: Method = METHODS,
     class_: Class = None,
-    expected: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME|INDEX", help="The class that an image shows: once per image, or once for all."),
-    ] = None,
-    faithfulness: Annotated[
-        bool, typer.Option("--faithfulness", help="Add Average Drop and the insertion and deletion curves.")
-    ] = False,
+    expected: Expected = None,
+    faithfulness: Faithfulness = False,
     budget: Budget = None,
     full: Full = False,
     seed: NoiseSeed = 0,
     frames: Frames = 16,
     chunk_size: ChunkSize = None,
     num_classes: NumClasses = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="KIND:PATH", help="For a run folder: its data set, to show photographs.")
-    ] = None,
+    data: RunData = None,
 ) -> None:
     """Write one HTML file that can be sent to others: photographs with their maps, or the results of a run.
 
@@ -79,19 +79,11 @@ def report(
             return
         if data is not None:
             raise ValueError(f"--data is for a run folder, which '{paths[0]}' is not: it has no config.json")
-        from sscam_jax.report import _network, _plan, photographs
+        from sscam_jax.report import photographs
 
-        names = _network.class_names(model, checkpoint)
-        request = _plan.Request(
-            methods=method,
-            classes=class_ or (),
-            num_classes=num_classes or len(names or range(1000)),
-            class_names=names,
-            budget=chosen_budget(budget, full),
-            seed=seed,
-            frames=frames,
-            chunk_size=chunk_size,
-            faithfulness=faithfulness,
+        bounds = dict(budget=chosen_budget(budget, full), frames=frames, chunk_size=chunk_size)
+        request = chosen_request(
+            model, checkpoint, num_classes, method, class_, seed=seed, faithfulness=faithfulness, **bounds
         )
         there, failed = chosen_photographs(paths)
         files = dict(zip(chosen_names(there), there, strict=True))

@@ -16,7 +16,8 @@ from PIL import Image
 
 from sscam_jax._support import digest, imported
 from sscam_jax.data.boxes import fitted_boxes
-from sscam_jax.data.preprocess import check_fit, fitted, open_stored
+from sscam_jax.data.images import open_stored
+from sscam_jax.data.preprocess import check_fit, fitted
 from sscam_jax.data.sources import Example, Source
 from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD, Batch, Problem
 

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from sscam_jax.cams import registry
 from sscam_jax.evaluation import _sharded
 from sscam_jax.networks.network import cut, template
-from sscam_jax.networks.registry import _network
+from sscam_jax.networks.registry import find
 from sscam_jax.types import Apply, Params
 
 # Without these libtpu looks for the machine that it runs on, and waits.
@@ -86,7 +86,7 @@ def scored(method: str) -> bool:
 
 def setting(network: str) -> tuple[Apply, Params]:
     """A network and the shapes of its parameters."""
-    return cut(_network(network), CLASSES, None), template(_network(network), CLASSES)
+    return cut(find(network), CLASSES, None), template(find(network), CLASSES)
 
 
 def _devices(cell: Cell) -> list[Any]:

@@ -40,7 +40,7 @@ def images(batch: int, height: int, width: int) -> jax.Array:
 
 @pytest.mark.parametrize("size", [pytest.param(SIZES[0], marks=pytest.mark.slow), SIZES[1]])
 def test_every_layer_and_the_logits_equal_pytorchs(size, quick_compilation):
-    network, prefix = registry._network("swin_t"), f"{size[0]}x{size[1]}/"
+    network, prefix = registry.find("swin_t"), f"{size[0]}x{size[1]}/"
     params = networks.load("swin_t", checkpoint=state_dict(network), num_classes=CLASSES)[1]
 
     @jax.jit
@@ -58,7 +58,7 @@ def test_every_layer_and_the_logits_equal_pytorchs(size, quick_compilation):
 
 
 def test_names_and_shapes_are_torchvisions():
-    shapes = {name: tensor.shape for name, tensor in state_dict(registry._network("swin_t")).items()}
+    shapes = {name: tensor.shape for name, tensor in state_dict(registry.find("swin_t")).items()}
     assert shapes["features.1.0.attn.relative_position_bias_table"] == (169, 3)
     assert shapes["features.6.reduction.weight"] == (768, 1536) and "features.6.reduction.bias" not in shapes
     # torchvision's own count, of 1000 classes.
