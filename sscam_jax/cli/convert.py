@@ -21,12 +21,12 @@ def methods() -> None:
     """List the methods, their presets and options.
 
     A method is given as NAME[:PRESET][,OPTION=VALUE…]: ss-cam, ss-cam:paper, ss-cam:paper,sigma=1, rise:keep=0.3.
-    Presets begin with the default one; options stand with the values that it has.
+    The list gives each method's presets, the default first, and its options with the default preset's values.
 
     \b
     Examples:
       sscam methods
-      sscam explain cat.jpg --method ss-cam:paper,sigma=1 --method rise:n_samples=500
+      sscam explain cat.jpg --method ss-cam:paper,sigma=1
     """
     with user_errors():
         from sscam_jax.cams import registry
@@ -80,15 +80,15 @@ def convert(
     model: Model = None,
     num_classes: NumClasses = None,
 ) -> None:
-    """Convert a checkpoint, to the library's names or back.
+    """Convert a checkpoint to the library's names, or back.
 
-    A converted file loads without conversion; a converted IN is written back under torchvision's names.
+    A file with the library's names loads without conversion. If IN has the library's names, OUT gets torchvision's.
 
     \b
     Examples:
       sscam convert resnet18-f37072fd.pth --out resnet18.safetensors
       sscam convert resnet18.safetensors --out torchvision.safetensors
-      sscam convert finetuned.pth --model vgg16 --num-classes 20 --out voc.safetensors
+      sscam convert voc.pth --model vgg16 --num-classes 20 --out voc.npz
     """
     with user_errors():
         from sscam_jax import networks

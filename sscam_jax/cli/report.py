@@ -56,17 +56,20 @@ def report(
     num_classes: NumClasses = None,
     data: RunData = None,
 ) -> None:
-    """Write one HTML file that can be sent to others: photographs with their maps, or the results of a run.
+    """Write photographs and maps, or a run, as one HTML file.
 
-    The file needs no network and no other file. Of photographs it shows the maps of every method, class and layer side
-    by side, the most probable classes, every setting, and the command to repeat it. Of a run folder it shows tables,
-    charts, examples, and differences image by image.
+    The file can be sent to others: it needs no other file and no connection. For photographs it shows the maps of every
+    method, class and layer side by side, the most probable classes, every setting, and the command to repeat it. For a
+    run folder it shows tables, charts, examples, and differences image by image.
+
+    With neither --model nor --checkpoint the network is SqueezeNet 1.1.
 
     \b
     Examples:
       sscam report cat.jpg
-      sscam report photos --method grad-cam --method ss-cam --faithfulness --out photos.html
-      sscam report cat.jpg --class tabby --class "tiger cat" --expected tabby --layer features.7 --layer features.12
+      sscam report photos --method ss-cam --faithfulness --out photos.html
+      sscam report cat.jpg --class tabby --class "tiger cat" --expected tabby
+      sscam report cat.jpg --layer features.7 --layer features.12
       sscam report run --data ilsvrc2012:ROOT --out run.html
 
     Exit code 1: some of several images could not be read, the others are in the file. 2: wrong input.

@@ -37,16 +37,17 @@ def train_head(
     learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
 ) -> None:
-    """Train what comes after a layer on a data set's classes; what comes before keeps its parameters.
+    """Train a network's last layers on the classes of a data set.
 
-    A fifth of the images is kept back; the epoch that does best on them counts. The file has the trained parameters
-    only, and `--checkpoint FILE` of the other commands puts them on top of the checkpoint that they belong to.
+    What comes before the target layer keeps its parameters. A fifth of the images is kept back, and the parameters of
+    the epoch that does best on them are written. The file holds the trained parameters only: `--checkpoint FILE` of the
+    other commands puts them on top of the checkpoint that they were trained with.
 
     \b
     Examples:
-      sscam train-head --data stanford40:ROOT:train --test stanford40:ROOT:test --out stanford40.safetensors
+      sscam train-head --data stanford40:ROOT:train --out stanford40.safetensors
       sscam train-head --data voc2007:VOCdevkit --multi-label --out voc.safetensors
-      sscam train-head --data stanford40:ROOT:train --model resnet18 --layer layer3 --out last-stage.safetensors
+      sscam train-head --data stanford40:ROOT --layer features.9 --out more.safetensors
     """
     with user_errors():
         if out.suffix != ".safetensors":  # before the work, not after it
