@@ -56,6 +56,7 @@ def chosen_photographs(paths: Sequence[str]) -> tuple[list[pathlib.Path], list[F
     found, failed = [], []
     remedies = dict.fromkeys(_HEIC, "Pillow does not read HEIC, convert it to JPEG first")
     remedies |= dict.fromkeys(VIDEO_ENDINGS, "a folder stands for its images, name a video itself")
+    # `find_images` takes only what Pillow reads from a folder; what it passes over is told of, with a remedy.
     for folder in filter(pathlib.Path.is_dir, map(pathlib.Path, paths)):
         for file in sorted(folder.iterdir()):
             if remedy := remedies.get(file.suffix.lower()):

@@ -24,6 +24,7 @@ from sscam_jax.cli._options import (
 from sscam_jax.cli._terminal import prepare_jax, user_errors, write
 from sscam_jax.cli.evaluate import chosen_model
 
+# A repeatable option takes a list; `words` splits its texts.
 _SIGMA, _SAMPLES = ["0.5 1 2 4 8"], ["1 4 10"]
 
 

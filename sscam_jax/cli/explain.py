@@ -54,6 +54,7 @@ def _tell(found: "Explanation") -> None:
 
     for line in frames_left_out(found):
         write(f"note: {line}", error=True)
+    # A film gets one line per class and method, not one per frame.
     for each in by_class(found):
         for method, saliency in each.saliency.items():
             where = f" in {saliency.flat.sum()} of {len(saliency.flat)} frames" if found.is_film else ""
@@ -165,6 +166,7 @@ def _estimated(
     if there:
         width = max(map(len, ["method", *request.methods]))
         rows = [f"{'method':<{width}}  {'passes':>10}  {'seconds':>9}  {'memory':>9}"]
+        # One image is enough: at the network all of them have the same size.
         for method, passes, seconds, size in estimate(there[0][0], sum(n for _, n in there), network, request):
             memory = "unknown" if size is None else f"{size / 2**20:.0f} MiB"
             rows.append(f"{method:<{width}}  {passes:>10,}  {seconds:>9.3g}  {memory:>9}")
@@ -263,6 +265,7 @@ def demo(
 
         request = _plan.Request(methods=method, budget=chosen_budget(budget, full))
         photographs = {path.name: path for path in data.demo_photographs()}
+        # Before the network is loaded: a folder that can't be written costs nothing then.
         _plan.check_folder(out, keep=True)
         prepare_jax()
         began = time.perf_counter()

@@ -77,6 +77,7 @@ def report(
     with user_errors():
         if not out.absolute().parent.is_dir():
             raise ValueError(f"the folder of '{out}' does not exist")
+        # A run writes this file with its first batch, so a folder that has it is a run's.
         if len(paths) == 1 and pathlib.Path(paths[0], "config.json").is_file():
             _of_run(pathlib.Path(paths[0]), out, data)
             return
@@ -118,6 +119,7 @@ def _explained(
         for found in work.explained(files, network, request):
             if not isinstance(found, work.Failed):
                 parts.append(found)
+            # It fails for every layer, and is told of once.
             elif i == 0:
                 failed.append((files[found.name], why_unread(found.error)))
                 write(f"error: {failed[-1][1]}", error=True)

@@ -161,6 +161,7 @@ class Loader:
         for place in range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.source))):
             example = self.source[place]
             facts += [f"{self.source.ids[place]} {example.name} {example.label} {example.size} {example.problem}"]
+            # "<f4": the same hash on a machine of the other byte order.
             facts += [b"none" if example.boxes is None else example.boxes.astype("<f4").tobytes(), _bytes(example)]
         return digest(*facts)
 
@@ -186,6 +187,7 @@ class Loader:
         try:
             yield from map(pickle.loads, iterator)
         finally:
+            # Grain goes on reading ahead otherwise, when the consumer stops early.
             iterator.close()
 
 

@@ -157,6 +157,7 @@ def preprocess(
         given = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
     if not given:
         raise ValueError("no images: expected a path, a PIL image, an array or a sequence of at least one of them")
+    # Filled in place: a list of arrays and their stack would hold all images twice.
     arrays = np.empty((len(given), size, size, 3), np.float32)
     for i, one in enumerate(given):
         arrays[i] = fitted(upright(one, f"image {i}"), size, fit, mean, std)

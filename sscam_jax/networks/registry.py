@@ -16,6 +16,7 @@ from sscam_jax.networks.vgg import VGG16_NETWORK
 from sscam_jax.networks.vit import VIT_B_16, VIT_S_16
 from sscam_jax.types import Params
 
+# In the order in which `models` lists them.
 NETWORKS = {
     network.name: network
     for network in (

@@ -69,8 +69,10 @@ class _Cached(NamedTuple):
 def _cached(apply: Apply, params: Params, source: data.Source, ids: Int[np.ndarray, " n"], size: int) -> _Cached:
     """Run the layers before the cut once."""
     run = jax.jit(apply.features)
+    # Axis 2 is the width. The mirror image is cached too, since it can't be made from the activations.
     sides = [[run(params, images), run(params, images[:, :, ::-1])] for images in rows(source, ids, size)]
     both = [jax.tree.map(lambda *leaves: np.stack(leaves, 1), *pair) for pair in sides]
+    # Without the rows that fill the last batch.
     return _Cached(*jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(ids)], *both))
 
 
