@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sscam_jax.report._plan import Request
 
 METHODS = ["grad-cam", "score-cam", "ss-cam"]
-"""The methods where none is named."""
+"""The methods where none is named: those of `report._plan`, whose import takes the seconds that help does not have."""
 
 # What phones write and Pillow does not read.
 _HEIC = (".heic", ".heif")

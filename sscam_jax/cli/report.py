@@ -85,10 +85,8 @@ def report(
             raise ValueError(f"--data is for a run folder, which '{paths[0]}' is not: it has no config.json")
         from sscam_jax.report import photographs
 
-        bounds = dict(budget=chosen_budget(budget, full), frames=frames, chunk_size=chunk_size)
-        request = chosen_request(
-            model, checkpoint, num_classes, method, class_, seed=seed, faithfulness=faithfulness, **bounds
-        )
+        how = dict(budget=chosen_budget(budget, full), frames=frames, chunk_size=chunk_size, faithfulness=faithfulness)
+        request = chosen_request(model, checkpoint, num_classes, method, class_, seed=seed, **how)
         there, failed = chosen_photographs(paths)
         files = dict(zip(chosen_names(there), there, strict=True))
         prepare_jax()

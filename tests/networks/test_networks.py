@@ -31,6 +31,19 @@ def state_dict(name: str, num_classes: int = CLASSES) -> dict[str, np.ndarray]:
     return {tensor: weight(tensor, shape) for tensor, shape in shapes.items()}
 
 
+def every_stage(network: shared.Network, num_classes: int, params, images):
+    """The maps after each stage of a network, and its logits."""
+
+    @jax.jit
+    def run(params, state):
+        module, seen = shared.bind(network, num_classes, params), {}
+        for stage, function in module.body().items():
+            seen[stage] = state = function(state)
+        return seen, module.classify(module.pool(state))
+
+    return run(params, images)
+
+
 def shapes_only(name: str, layer: str | None = None):
     """A network and the shapes of its parameters, without any weights."""
     network = registry.find(name)

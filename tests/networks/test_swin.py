@@ -15,7 +15,7 @@ from sscam_jax.networks import registry
 from sscam_jax.networks.swin import Swin, _together
 from tests import toy
 from tests.golden.random_tensors import summary, uniform, weight
-from tests.networks.test_networks import relative_error
+from tests.networks.test_networks import every_stage, relative_error
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parent.parent / "golden/swin.npz"))
 CLASSES = 7
@@ -42,15 +42,7 @@ def images(batch: int, height: int, width: int) -> jax.Array:
 def test_every_layer_and_the_logits_equal_pytorchs(size, quick_compilation):
     network, prefix = registry.find("swin_t"), f"{size[0]}x{size[1]}/"
     params = networks.load("swin_t", checkpoint=state_dict(network), num_classes=CLASSES)[1]
-
-    @jax.jit
-    def run(params, state):
-        module, seen = shared.bind(network, CLASSES, params), {}
-        for stage, function in module.body().items():
-            seen[stage] = state = function(state)
-        return seen, module.classify(module.pool(state))
-
-    seen, logits = run(params, images(1, *size))
+    seen, logits = every_stage(network, CLASSES, params, images(1, *size))
     assert {prefix + stage for stage in (*seen, "logits")} == {key for key in GOLDEN if key.startswith(prefix)}
     for stage, maps in seen.items():
         assert relative_error(summary(np.asarray(maps)), GOLDEN[prefix + stage]) <= 2e-6, stage

@@ -15,7 +15,7 @@ from sscam_jax.networks import registry
 from sscam_jax.networks.convnext import Sizes
 from sscam_jax.networks.inverted import Block, InvertedResidual, Style
 from tests.golden.random_tensors import summary, uniform, weight
-from tests.networks.test_networks import relative_error
+from tests.networks.test_networks import every_stage, relative_error
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parent.parent / "golden/torchvision_networks.npz"))
 CLASSES, SIZE = 7, (97, 70)
@@ -48,15 +48,7 @@ def state_dict(name: str) -> dict[str, np.ndarray]:
 def test_every_layer_and_the_logits_equal_torchvisions(name, quick_compilation):
     network = registry.find(name)
     params = networks.load(name, checkpoint=state_dict(name), num_classes=CLASSES)[1]
-
-    @jax.jit
-    def run(params, state):
-        module, seen = shared.bind(network, CLASSES, params), {}
-        for stage, function in module.body().items():
-            seen[stage] = state = function(state)
-        return seen, module.classify(module.pool(state))
-
-    seen, logits = run(params, jnp.asarray(uniform("images", (1, *SIZE, 3))))
+    seen, logits = every_stage(network, CLASSES, params, jnp.asarray(uniform("images", (1, *SIZE, 3))))
     expected = {key.removeprefix(f"{name}/") for key in GOLDEN if key.startswith(f"{name}/")}
     assert {*seen, "logits", "smallest"} == expected
     for stage, maps in seen.items():

@@ -19,7 +19,7 @@ from sscam_jax.networks import registry
 from sscam_jax.networks.vit import ViT
 from tests import toy
 from tests.golden.random_tensors import summary, uniform, weight
-from tests.networks.test_networks import relative_error
+from tests.networks.test_networks import every_stage, relative_error
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parent.parent / "golden/vit.npz"))
 CLASSES, LABEL = 7, 3
@@ -82,15 +82,7 @@ def test_every_layer_the_logits_and_grad_cam_equal_pytorchs(name, batch, rename,
     tensors = {rename(key): weight(rename(key), shape) for key, shape in names_and_shapes(network).items()}
     apply, params = networks.load(name, checkpoint=tensors, num_classes=CLASSES)
     x = images(batch, 224)
-
-    @jax.jit
-    def run(params, state):
-        module, seen = shared.bind(network, CLASSES, params), {}
-        for stage, function in module.body().items():
-            seen[stage] = state = function(state)
-        return seen, module.classify(module.pool(state))
-
-    seen, logits = run(params, x)
+    seen, logits = every_stage(network, CLASSES, params, x)
     assert {rename(stage) for stage in seen} | {"logits"} == {
         key.partition("/")[2] for key in GOLDEN if key.startswith(name) and key != f"{name}/grad_cam"
     }
