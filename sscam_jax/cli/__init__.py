@@ -62,6 +62,7 @@ def _options(
     """
 
 
+# In the order in which `sscam --help` lists them.
 app.command(no_args_is_help=True)(explain.explain)
 app.command()(explain.demo)
 app.command(no_args_is_help=True)(report.report)

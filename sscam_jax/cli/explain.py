@@ -91,6 +91,7 @@ def _explained(
     json: bool,
 ) -> tuple[int, list[Failure]]:
     """Explain and tell where the files are; how many images are done, and which can't be read."""
+    # With --json, stdout holds the JSON and nothing else.
     found, reports, unread = _run(photographs, network, request, out, arrays=arrays, style=style, quiet=json)
     failed = [*failed, *unread]
     if json:

@@ -131,5 +131,6 @@ def _of_run(folder: pathlib.Path, out: pathlib.Path, data: str | None) -> None:
     from sscam_jax.evaluation import by_name, study
 
     result = study.table(folder)
+    # A run folder keeps no photographs: they are read from the data set again, as the run read them.
     result.report(out, batches=None if data is None else by_name.batches_again(result.stored.config, data))
     write(f"{out}: {out.stat().st_size / 1e6:.1f} MB")

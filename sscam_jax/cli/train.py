@@ -72,6 +72,7 @@ def train_head(
             value = training.evaluate_head(apply, params, later, multi_label=multi_label)
             about[f"{trained.metric} on {later.name}"] = f"{value:.1f}"
         out.parent.mkdir(parents=True, exist_ok=True)
+        # The name of the base and not its parameters: `load` puts both together.
         networks.save_head(
             out, trained.params, trained.head, model=model, base=str(base), classes=trained.classes, about=about
         )

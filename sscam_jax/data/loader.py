@@ -76,6 +76,7 @@ def _load(numbered: tuple[int, Example], *, look: _Look) -> _Loaded:
 def _batch(loaded: Sequence[_Loaded], *, batch_size: int, size: int, k: int) -> tuple[Batch, list[Problem]]:
     """Examples as one batch, filled up to its size."""
     batch = Batch(
+        # What a row without an image keeps, see `Batch`.
         images=np.zeros((batch_size, size, size, 3), np.float32),
         labels=np.full(batch_size, -1, np.int32),
         boxes=np.full((batch_size, k, 4), -1, np.float32),

@@ -133,6 +133,7 @@ def tfds(name: str, split: str = "") -> Source:
     split, choices = split or _DEFAULTS[name], sorted(builder.info.splits) + ["trainval"] * voc
     if split not in choices:
         raise ValueError(f"split '{split}' is not one of '{name}'; choose from {', '.join(map(repr, choices))}")
+    # TFDS has no split of this name; it joins two by a plus sign.
     directory, part = str(builder.data_path), split.replace("trainval", "train+validation")
     records = _opened(directory, part)
     if voc:

@@ -35,6 +35,7 @@ class Example(NamedTuple):
     problem: str = ""
 
 
+# eq=False: a comparison of fields that are arrays has no single truth value.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source(Sequence[Example]):
     """A data set, or a subset of one: a sequence of `Example`.
