@@ -220,13 +220,12 @@ def prepared(
         except TypeError as error:
             # Python's words for a keyword that is not known, and those of methods with **changes.
             refused = re.search(r"(?:unexpected keyword|has no) argument '(\w+)'", str(error))
-            if anything and refused and refused[1] in given:
-                given.remove(refused[1])
-            elif isinstance(error, jax.errors.JAXTypeError):
+            if refused is None or refused[1] not in given or not anything:
+                if not isinstance(error, jax.errors.JAXTypeError):
+                    raise
                 # It looks at numbers, as NumPy does.
                 return Explainer(function, tuple(given), False, dict(choices, code=fingerprint.code(function)))
-            else:
-                raise
+            given.remove(refused[1])
 
 
 def _binds(function: Any, keyword: str) -> bool:

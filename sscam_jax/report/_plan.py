@@ -199,5 +199,6 @@ def check_folder(out: pathlib.Path, *, keep: bool) -> None:
         raise ValueError(f"output folder '{out}' can't be written: {error.strerror}") from error
     finally:
         if not keep:
-            for folder in filter(pathlib.Path.exists, missing):
-                folder.rmdir()
+            for folder in missing:
+                if folder.exists():
+                    folder.rmdir()

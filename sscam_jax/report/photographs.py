@@ -273,7 +273,8 @@ def write(
         ("maps.js", "photographs.js"),
         data,
         title=images[0]["name"] if len(images) == 1 else "Class activation maps",
-        subtitle=f"Which parts of {'the image' if len(images) == 1 else 'each image'} {first.network} uses for a class",
+        subtitle=f"Which parts of {'the image' if len(images) == 1 else 'each image'} a network uses for a class: "
+        + "; ".join(dict.fromkeys(found.network for found in founds)),
         images=images,
         methods=methods,
         layers=layers,

@@ -1,8 +1,8 @@
 """The report of a run: what the file holds, and every control of it in a real browser."""
 
-import dataclasses
 import json
 import re
+import types
 
 import jax
 import numpy as np
@@ -85,18 +85,11 @@ def test_other_images_are_refused_and_none_are_needed(run, tmp_path):
         ValueError, match=r"batches are of other images than the run \(.* there, .* now\): give the batches"
     ):
         result.report(tmp_path / "a.html", batches=other)
+    stream = types.SimpleNamespace(about=batches.about, count=None)
+    with pytest.raises(ValueError, match="batches is a stream, expected numbered batches, .* give a list of batches"):
+        result.report(tmp_path / "a.html", batches=stream)
     result.report(tmp_path / "b.html")
     assert "made without the data set" in (tmp_path / "b.html").read_text("utf-8")
-
-
-def test_a_stream_is_refused(run, tmp_path):
-    """A run on this stream would have noted `about`; only its place in the configuration is taken here."""
-    result, _, _ = run
-    stream = data.from_dicts(iter([dict(image=np.zeros((2, 8, 8, 3), np.float32), label=np.zeros(2, int))]))
-    config = dict(result.stored.config, fingerprint=dict(data=dict(stream.about)))
-    noted = dataclasses.replace(result, stored=result.stored._replace(config=config))
-    with pytest.raises(ValueError, match="batches is a stream, expected numbered batches, .* give a list of batches"):
-        noted.report(tmp_path / "a.html", batches=stream)
 
 
 @needs_browser
@@ -142,11 +135,26 @@ def test_charts(page, run):
 
 
 @needs_browser
+def test_it_fits_on_paper_in_light_colours(page, run):
+    _opened(page, run[2], 700, "dark")
+    dark = "getComputedStyle(document.body).backgroundColor === 'rgb(22, 24, 27)'"
+    assert page.run(dark)
+    scheme = dict(name="prefers-color-scheme", value="dark")
+    page.do("Emulation.setEmulatedMedia", media="print", features=[scheme])
+    tables = "[...document.querySelectorAll('table')].map((each) => each.getBoundingClientRect().right)"
+    right, dark = max(page.run(tables)), page.run(dark)
+    page.do("Emulation.setEmulatedMedia", media="", features=[])
+    assert right <= 700 and not dark
+
+
+@needs_browser
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_and_can_be_read(page, run, width, scheme):
     _opened(page, run[2], width, scheme)
     assert page.run("document.documentElement.scrollWidth <= innerWidth")
+    widths = page.run("[...document.querySelectorAll('.settings td')].map((each) => each.clientWidth)")
+    assert min(widths) > 150  # not a letter per line beside a long name
     assert page.faint() == [] and page.nameless() == []
     assert page.run("document.title") == "Evaluation"
     assert page.problems == []
