@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Int
 # On a CPU `scipy.ndimage.label` takes an eighth of this time for the maps of a CAM (0.02 CPU-s per map of 224 × 224 at
 # 100 thresholds, against 0.17), and twice this time for noise. But an evaluation compiles its metrics, and calls from
 # compiled code into Python can hang on a CPU (github.com/jax-ml/jax/issues/25861). A run that hangs is worse than one
-# that takes 0.15 s longer per map, so both kinds of device do it this way.
+# that takes 0.15 s longer per map, so both kinds of device do it this way. To measure these metrics outside of compiled
+# code on a CPU would take a second implementation, which uses one core where this one uses all devices.
 
 
 def _largest_neighbour(labels: Int[Array, "n h w"]) -> Int[Array, "n h w"]:

@@ -200,7 +200,8 @@ def tables_with_marks(name: str, tables: int = 500) -> tuple[int, int, float, fl
 
 
 if __name__ == "__main__":
-    print(*coverage(), sep="\n", flush=True)
+    for row in coverage():
+        print(row, flush=True)
     print("\n| run | images | comparisons | a mark without correction | with it |\n|---|---|---|---|---|")
     for name in sorted(path.stem for path in RESULTS.glob("*.parquet")):
         n, comparisons, single, corrected = tables_with_marks(name)
