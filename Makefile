@@ -1,6 +1,6 @@
 # `make demo` explains real photographs, `make docs` writes the site into site/. `make check` is for the inner loop,
 # `make test` for a commit, `make test-all` runs what `make test` leaves out as well, except
-# `make accelerators PYTHON=python3.12`, which compiles for TPUs for hours. PYTHON=python3.13 chooses another.
+# `make accelerators PYTHON=python3.12`, which compiles for TPUs and GPUs for two hours. PYTHON=python3.13 chooses another.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # One environment per version of Python, so that none is used by mistake for another.
 VENV := .venv/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -32,7 +32,7 @@ test-zoo: $(VENV)/.dev $(VENV)/.keras $(VENV)/.torch $(VENV)/.transformers $(VEN
 	KERAS_BACKEND=jax $(BIN)/pytest -m "slow or not slow" tests/adapt
 
 accelerators: $(VENV)/.dev $(VENV)/.aot
-	$(BIN)/pytest -m slow -n 1 tests/accelerators
+	JAX_PLATFORMS=cpu $(BIN)/pytest -m slow -n 1 tests/accelerators
 
 # The short form is in `make test`: tests/reliability. This takes half an hour and prints the figures of docs/tested.md.
 reliability: $(VENV)/.dev

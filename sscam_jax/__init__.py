@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# Type checkers and editors do not run `__getattr__`, so the names stand here again.
 if TYPE_CHECKING:
     from sscam_jax import adapt, cams, convert, data, metrics, networks, ops, plots
     from sscam_jax.cams import (
@@ -111,6 +112,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"sscam_jax.{name}")
     value = getattr(importlib.import_module(f"sscam_jax.{_HOMES.get(name, 'cams')}"), name)
+    # From now on Python finds it without asking `__getattr__`.
     globals()[name] = value
     return value
 

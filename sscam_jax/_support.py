@@ -43,11 +43,13 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields:
         The path to write to.
     """
+    # In the same folder, because a file is replaced in one step within one file system only.
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield part
         os.replace(part, path)
     finally:
+        # After `os.replace` it is gone.
         part.unlink(missing_ok=True)
 
 
@@ -104,6 +106,7 @@ def choose(what: str, value: object, choices: Iterable[object]) -> None:
             ...
         ValueError: target 'false' is not known; choose from 'truth', 'predicted'
     """
+    # `choices` may be an iterator, which `in` would use up before the message lists it.
     known = tuple(choices)
     if value not in known:
         raise ValueError(f"{what} {value!r} is not known; choose from {', '.join(map(repr, known))}")
@@ -125,5 +128,6 @@ def digest(*parts: str | bytes) -> str:
     total = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
+        # With the length of each part, or ("a", "b") and ("ab",) would have the same hash.
         total.update(len(data).to_bytes(8, "little") + data)
     return total.hexdigest()[:16]

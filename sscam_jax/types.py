@@ -137,6 +137,7 @@ class Problem(NamedTuple):
     why: str
 
 
+# `data.as_batches` tells it from other iterables with isinstance.
 @runtime_checkable
 class Batches(Protocol):
     """A data set in numbered batches of one shape, as an evaluation reads it.

@@ -92,7 +92,8 @@ def _result(function: Function, shape: tuple[int, ...], dtype: Any, rank: int) -
             f"{getattr(function, '__name__', function)!r} gives shape {found.shape} for images of shape "
             f"{(1, *shape)}, expected {expected}"
         )
-    return found.shape[1:], found.dtype
+    # NumPy makes float64 of what it divides; JAX has it only where jax_enable_x64 is set.
+    return found.shape[1:], jax.dtypes.canonicalize_dtype(found.dtype)
 
 
 def _called(function: Callable[..., np.ndarray], result: tuple[tuple[int, ...], Any], *arrays: Array) -> Array:

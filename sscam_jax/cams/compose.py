@@ -150,4 +150,5 @@ def _predicted(
 
 
 def _fused(saliency: Saliency, raw: Float[Array, "b *space"], passes: Int[Array, " b"]) -> Saliency:
+    # `flat` is judged again: the mean of maps that vary can be constant.
     return saliency._replace(maps=ops.unit(raw), raw=raw, flat=ops.value_range(raw) == 0, passes=passes)

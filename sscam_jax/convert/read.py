@@ -107,13 +107,18 @@ def write_checkpoint(
         with replacing(path) as part:
             safetensors.numpy.save_file(arrays, part, dict(metadata or {}))
     elif path.suffix == ".npz":
-        arrays[_METADATA] = np.array(json.dumps(dict(metadata or {})))
-        with replacing(path) as part, zipfile.ZipFile(part, "x") as archive:
-            for name, array in arrays.items():  # not np.savez, which refuses a tensor with the name 'file'
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, array, allow_pickle=False)
+        with replacing(path) as part:
+            _write_npz(part, arrays | {_METADATA: np.array(json.dumps(dict(metadata or {})))})
     else:
         raise ValueError(f"cannot write '{path}': its suffix is '{path.suffix}'; choose '.safetensors' or '.npz'")
+
+
+def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with zipfile.ZipFile(path, "x") as archive:
+        for name, array in arrays.items():  # not np.savez, which refuses a tensor with the name 'file'
+            # The size is not known before the array is written, so zip must be told that it may exceed 2 GiB.
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -204,20 +209,19 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    tensors = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            _refuse_bomb(sum(entry.file_size for entry in archive.infolist()), path.stat().st_size)
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        _refuse_bomb(unpacked, path.stat().st_size)
         with np.load(path, allow_pickle=False) as file:
-            for name in file.files:
-                if name != _METADATA:
-                    tensors[name] = file[name]
-                    if not isinstance(tensors[name], np.ndarray):  # NumPy returns the bytes of what is not an array
-                        raise CheckpointError(f"has an entry '{name}' that is not an array")
-    except CheckpointError:
+            tensors = {name: file[name] for name in file.files if name != _METADATA}
+    except CheckpointError:  # a ValueError, which the next line would take for damage
         raise
     except DAMAGED_ARCHIVE as error:
         raise CheckpointError(f"is an .npz file that cannot be read ({error})") from error
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, np.ndarray):  # NumPy returns the bytes of what is not an array
+            raise CheckpointError(f"has an entry '{name}' that is not an array")
     return tensors
 
 

@@ -251,6 +251,7 @@ def load(file: io.BytesIO | io.BufferedReader) -> Any:
                 raise CheckpointError(f"has the pickle instruction {code.name} {arg}: refused")
         stop = file.tell()
         file.seek(start)
+        # utf-8 for the strings of Python 2, as torch.load reads them.
         return _Unpickler(io.BytesIO(file.read(stop - start)), encoding="utf-8").load()
     except CheckpointError:
         raise

@@ -19,6 +19,7 @@ def turned(boxes: Float[np.ndarray, "k 4"], width: int, height: int, orientation
     The orientation is EXIF's, from 1 to 8. Orientations 5 to 8 exchange height and width.
     """
     y0, x0, y1, x1 = boxes.T
+    # Mirroring first: it is along the axes of the stored image, which 5 to 8 exchange afterwards.
     if orientation in (2, 3, 7, 8):
         x0, x1 = width - x1, width - x0
     if orientation in (3, 4, 6, 7):

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageSequence, JpegImagePlugin
 
 from sscam_jax._support import imported
-from sscam_jax.data.preprocess import ImageLike, pillow_errors, upright, upright_rgb
+from sscam_jax.data.images import ImageLike, pillow_errors, upright, upright_rgb
 
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 """The files that the package av reads, and not Pillow."""

@@ -61,6 +61,7 @@ def table(file: pathlib.Path) -> Source:
         found: dict[tuple[str, int], list[list[float]]] = {}
         for row in reader:
             where = f"'{file}', line {reader.line_num}"
+            # DictReader files surplus values under None, and gives None for values that are missing.
             if None in row or None in row.values() or not row["path"]:
                 raise ValueError(f"{where}: expected {len(columns)} values, and a path that is not empty")
             boxes = found.setdefault((row["path"], _label(row.get("label", ""), where)), [])

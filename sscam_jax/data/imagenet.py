@@ -80,6 +80,7 @@ def class_index(name_or_index: str | int) -> int:
     """
     if isinstance(name_or_index, int) or name_or_index.strip().removeprefix("-").isdecimal():
         index = int(name_or_index)
+        # It refuses an index out of range.
         class_name(index)
         return index
     name = " ".join(name_or_index.replace("_", " ").lower().split())

@@ -112,6 +112,7 @@ def _ground_truth(root: pathlib.Path) -> tuple[str, ...]:
             if not meta.is_file():
                 raise ValueError(f"'{meta}' is missing: '{file}' needs it, because it has the order of the classes")
             table = importlib.import_module("scipy.io").loadmat(meta, squeeze_me=True)["synsets"]
+            # The kit numbers the classes in an order of its own, which is not that of the networks' logits.
             wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in table}
             return tuple(wnids[int(number)] for number in file.read_text().split())
     return ()
@@ -138,6 +139,7 @@ def ilsvrc2012(root: pathlib.Path) -> Source:
     words = _synsets(root)
     index = {wnid: i for i, wnid in enumerate(words)}
     truth = _ground_truth(root)
+    # By name, so that both layouts, flat and one folder per class, give the same ids.
     files = sorted((*images.glob("*.JPEG"), *images.glob("n*/*.JPEG")), key=lambda file: file.name)
     examples = []
     for file in files:
@@ -189,6 +191,7 @@ def voc2007(root: pathlib.Path, split: str = "trainval") -> Source:
         if isinstance(given, str):
             examples.append(Example(stem, image, problem=given))
             continue
+        # One example per class, since a map explains one class.
         for label, name in enumerate(VOC_CLASSES):
             boxes = given.boxes(name, 1)  # VOC numbers pixels from 1
             if len(boxes):

@@ -16,7 +16,8 @@ from PIL import Image
 
 from sscam_jax._support import digest, imported
 from sscam_jax.data.boxes import fitted_boxes
-from sscam_jax.data.preprocess import check_fit, fitted, open_stored
+from sscam_jax.data.images import open_stored
+from sscam_jax.data.preprocess import check_fit, fitted
 from sscam_jax.data.sources import Example, Source
 from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD, Batch, Problem
 
@@ -75,6 +76,7 @@ def _load(numbered: tuple[int, Example], *, look: _Look) -> _Loaded:
 def _batch(loaded: Sequence[_Loaded], *, batch_size: int, size: int, k: int) -> tuple[Batch, list[Problem]]:
     """Examples as one batch, filled up to its size."""
     batch = Batch(
+        # What a row without an image keeps, see `Batch`.
         images=np.zeros((batch_size, size, size, 3), np.float32),
         labels=np.full(batch_size, -1, np.int32),
         boxes=np.full((batch_size, k, 4), -1, np.float32),
@@ -160,6 +162,7 @@ class Loader:
         for place in range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.source))):
             example = self.source[place]
             facts += [f"{self.source.ids[place]} {example.name} {example.label} {example.size} {example.problem}"]
+            # "<f4": the same hash on a machine of the other byte order.
             facts += [b"none" if example.boxes is None else example.boxes.astype("<f4").tobytes(), _bytes(example)]
         return digest(*facts)
 
@@ -185,6 +188,7 @@ class Loader:
         try:
             yield from map(pickle.loads, iterator)
         finally:
+            # Grain goes on reading ahead otherwise, when the consumer stops early.
             iterator.close()
 
 

@@ -133,13 +133,16 @@ def tfds(name: str, split: str = "") -> Source:
     split, choices = split or _DEFAULTS[name], sorted(builder.info.splits) + ["trainval"] * voc
     if split not in choices:
         raise ValueError(f"split '{split}' is not one of '{name}'; choose from {', '.join(map(repr, choices))}")
+    # TFDS has no split of this name; it joins two by a plus sign.
     directory, part = str(builder.data_path), split.replace("trainval", "train+validation")
     records = _opened(directory, part)
     if voc:
+        # The builder of `voc` is TFDS's own, which stores no such facts.
         places, facts = _scanned(records)
     elif split in (builder.info.metadata or ()):
         places = np.stack([np.arange(len(records)), np.zeros(len(records), int)], axis=1)
         facts = dict(builder.info.metadata[split])
+        # The metadata are JSON, which has no tuples.
         facts["classes"] = tuple(facts["classes"])
     else:
         raise ValueError(f"'{directory}' was built by another builder with the same name; build it with '{command}'")

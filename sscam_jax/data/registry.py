@@ -45,6 +45,7 @@ def source(spec: str) -> Source:
         return records.tfds(name, split)
     path, split = pathlib.Path(rest).expanduser(), ""
     if not path.exists() and kind in ("voc2007", "stanford40"):
+        # Only where there is no such path, because a path may have a colon of its own.
         text, _, split = rest.rpartition(":")
         path = pathlib.Path(text or rest).expanduser()
     if not (path.is_file() if kind == "csv" else path.is_dir()):

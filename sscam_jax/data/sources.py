@@ -35,6 +35,7 @@ class Example(NamedTuple):
     problem: str = ""
 
 
+# eq=False: a comparison of fields that are arrays has no single truth value.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source(Sequence[Example]):
     """A data set, or a subset of one: a sequence of `Example`.
@@ -84,6 +85,7 @@ def digest(classes: tuple[str, ...] | None, examples: Iterable[Example]) -> str:
     for example in examples:
         # Sizes and not contents, because hashing 50,000 photographs takes minutes. `Loader.digest` hashes contents.
         facts.append(f"{example.name}\n{example.label}\n{_file_size(example.image)}\n{example.size}")
+        # "<f4": the same hash on a machine of the other byte order.
         facts.append(b"none" if example.boxes is None else example.boxes.astype("<f4").tobytes())
     return hash_of(*facts)
 
@@ -230,5 +232,6 @@ def from_rows(
         ids=np.arange(len(rows)),
         most_boxes=most_boxes if boxes else 0,
         has_labels=label is not None,
+        # Not the rows, which would all be read and decoded for it. `Loader.digest` hashes the images of each batch.
         digest=hash_of(name, str(len(rows))),
     )

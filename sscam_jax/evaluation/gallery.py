@@ -110,6 +110,33 @@ def _shrunk(photo: Image.Image) -> Image.Image:
     return photo
 
 
+def _example(drawing: Figure, example: Explained, number: str, left: float, top: float) -> None:
+    """A cell: the photograph under its map, its boxes, its title and its value."""
+    photo = _shrunk(example.photo)
+    cell = _picture(drawing, plots.overlay(photo, example.saliency_map), left, top, _CELL, _CELL)
+    title = textwrap.shorten(example.title, 24, placeholder=" …")
+    cell.set_title(f"{title}\n{number}", fontsize=7, y=0, va="top", pad=-3)
+    for y0, x0, y1, x1 in example.boxes[(example.boxes >= 0).all(-1)] * np.tile(photo.size[::-1], 2):
+        # A pixel's centre is at its index, so the picture begins half a pixel before 0.
+        corner = (x0 - 0.5, y0 - 0.5)
+        cell.add_patch(Rectangle(corner, x1 - x0, y1 - y0, fill=False, edgecolor=_BOX, linewidth=1.2))
+
+
+def _picked(results: Results, metric: str, better: str, count: int) -> dict[str, dict[Rank, list[int]]]:
+    """By method, its best, typical and worst images; without methods that have no value."""
+    if metric not in results.metrics:
+        raise ValueError(
+            f"metric '{metric}' is not in the results; choose from {', '.join(map(repr, results.metrics))}"
+        )
+    values = results.values[0, :, :, results.metrics.index(metric)]
+    if np.isnan(values).all():
+        raise ValueError(
+            f"no image has a value of '{metric}': choose another metric of {', '.join(map(repr, results.metrics))}"
+        )
+    picked = {method: pick(of, better, count=count) for method, of in zip(results.methods, values, strict=True)}
+    return {method: ranks for method, ranks in picked.items() if ranks["best"]}
+
+
 def gallery(
     results: Results, metric: str, spec: Spec, load: Callable[[str, int], Explained], *, count: int = 2
 ) -> Figure:
@@ -139,17 +166,8 @@ def gallery(
         >>> [cell.get_title().split() for cell in drawn.axes[:3]]
         [['b', '3.00', '%'], ['c', '2.00', '%'], ['a', '1.00', '%']]
     """
-    if metric not in results.metrics:
-        raise ValueError(
-            f"metric '{metric}' is not in the results; choose from {', '.join(map(repr, results.metrics))}"
-        )
+    picked = _picked(results, metric, spec.better, count)
     values = results.values[0, :, :, results.metrics.index(metric)]
-    if np.isnan(values).all():
-        raise ValueError(
-            f"no image has a value of '{metric}': choose another metric of {', '.join(map(repr, results.metrics))}"
-        )
-    picked = {method: pick(of, spec.better, count=count) for method, of in zip(results.methods, values, strict=True)}
-    picked = {method: ranks for method, ranks in picked.items() if ranks["best"]}
     count = max(len(ranks["best"]) for ranks in picked.values())
     group = count * (_CELL + _GAP) - _GAP + _GROUP_GAP
     right = 2 * _MARGIN + _LABEL + 3 * group - _GROUP_GAP
@@ -168,17 +186,9 @@ def gallery(
             if row == 0:
                 _text(drawing, left, y - _GAP, rank, fontsize=9, va="bottom")
             for j, image in enumerate(images):
-                example = load(method, image)
-                photo = _shrunk(example.photo)
                 value = values[results.methods.index(method), image]
                 number = f"{value:.2f} %" if spec.unit == "%" else f"{value:.3g}"
-                place = (left + j * (_CELL + _GAP), y, _CELL, _CELL)
-                cell = _picture(drawing, plots.overlay(photo, example.saliency_map), *place)
-                title = textwrap.shorten(example.title, 24, placeholder=" …")
-                cell.set_title(f"{title}\n{number}", fontsize=7, y=0, va="top", pad=-3)
-                for y0, x0, y1, x1 in example.boxes[(example.boxes >= 0).all(-1)] * np.tile(photo.size[::-1], 2):
-                    corner = (x0 - 0.5, y0 - 0.5)
-                    cell.add_patch(Rectangle(corner, x1 - x0, y1 - y0, fill=False, edgecolor=_BOX, linewidth=1.2))
+                _example(drawing, load(method, image), number, left + j * (_CELL + _GAP), y)
     _bar(drawing, right, top, height - _MARGIN - 2 * _LINE)
     return drawing
 

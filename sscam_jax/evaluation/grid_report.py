@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sscam_jax import plots
@@ -57,6 +57,39 @@ def markdown(found: Ablation) -> str:
     Returns:
         Markdown.
     """
+    flat = [f"`{method}` {count}" for method, count in zip(found.methods, found.flat, strict=True) if count]
+    heading = [
+        f"# `ss-cam:{found.grid.preset}` over σ and N",
+        "",
+        f"* images: {found.images}, of which {found.n[0]} have boxes; noise keys: {found.keys}",
+        f"* mean [{100 * LEVEL:g} % interval], over images; differences are paired on the same images",
+        "* rank correlation: Spearman's over the pixels of two maps at the input's resolution; 1: the same order",
+        *([f"* images with a flat map, which correlates with nothing: {', '.join(flat)}"] if flat else []),
+        "",
+    ]
+    return "\n".join([*heading, *_claims(found), *_grid(found)])
+
+
+def _claims(found: Ablation) -> Iterator[str]:
+    """What the paper claims, whether it is held, and the differences that say so."""
+    yield from ("## The paper's claims", "")
+    for claim, verdict in found.verdicts.items():
+        yield f"* {claim}: **{verdict}**"
+    yield from (
+        "",
+        "A claim is held if the intervals of all of its differences are above 0, not held if that of one is below 0.",
+        "",
+        "| claim | difference | mean | |",
+        "| --- | --- | --- | --- |",
+    )
+    for each in found.findings:
+        mean = _text(each[2:], "energy" if each.claim.startswith(MORE) else "", "+")
+        yield f"| {each.claim} | {each.measured} | {mean} | {each.verdict} |"
+    yield ""
+
+
+def _grid(found: Ablation) -> Iterator[str]:
+    """A table over σ and N for each column, then the methods beside the grid."""
 
     def cell(method: str, column: str) -> str:
         place = found.methods.index(method), found.columns.index(column)
@@ -65,38 +98,14 @@ def markdown(found: Ablation) -> str:
     def rows(heading: Sequence[str], lines: Mapping[str, Sequence[str]]) -> Iterator[str]:
         return tables.lines_of([heading, *((name, *cells) for name, cells in lines.items())])
 
-    varied, columns = found.grid.specs(), list(TITLES.values())
-    flat = [f"`{method}` {count}" for method, count in zip(found.methods, found.flat, strict=True) if count]
-    lines = [
-        f"# `ss-cam:{found.grid.preset}` over σ and N",
-        "",
-        f"* images: {found.images}, of which {found.n[0]} have boxes; noise keys: {found.keys}",
-        f"* mean [{100 * LEVEL:g} % interval], over images; differences are paired on the same images",
-        "* rank correlation: Spearman's over the pixels of two maps at the input's resolution; 1: the same order",
-        *([f"* images with a flat map, which correlates with nothing: {', '.join(flat)}"] if flat else []),
-        "",
-        "## The paper's claims",
-        "",
-        *(f"* {claim}: **{verdict}**" for claim, verdict in found.verdicts.items()),
-        "",
-        "A claim is held if the intervals of all of its differences are above 0, not held if that of one is below 0.",
-        "",
-        "| claim | difference | mean | |",
-        "| --- | --- | --- | --- |",
-    ]
-    for each in found.findings:
-        mean = _text(each[2:], "energy" if each.claim.startswith(MORE) else "", "+")
-        lines.append(f"| {each.claim} | {each.measured} | {mean} | {each.verdict} |")
-    lines.append("")
+    samples, varied = found.grid.samples, found.grid.specs()
     for column, title in TITLES.items():
         table = {
-            f"σ = {sigma:g}": [cell(found.grid.spec(sigma, n), column) for n in found.grid.samples]
-            for sigma in found.grid.sigmas
+            f"σ = {sigma:g}": [cell(found.grid.spec(sigma, n), column) for n in samples] for sigma in found.grid.sigmas
         }
-        lines += [f"## {title}", "", *rows(["", *(f"N = {n}" for n in found.grid.samples)], table)]
+        yield from (f"## {title}", "", *rows(["", *(f"N = {n}" for n in samples)], table))
     others = {f"`{name}`": [cell(name, column) for column in TITLES] for name in found.methods if name not in varied}
-    lines += ["## Beside them", "", *rows(["method", *columns], others)]
-    return "\n".join(lines)
+    yield from ("## Beside them", "", *rows(["method", *TITLES.values()], others))
 
 
 def document(found: Ablation) -> dict[str, Any]:
@@ -152,19 +161,9 @@ def draw(found: Ablation) -> Figure:
     for row, (axis, values, name, lines, spec) in zip(panels, directions, strict=True):
         shown: dict[str, Any] = {}
         for k, (panel, (column, title)) in enumerate(zip(row, TITLES.items(), strict=True)):
-            # Evenly spaced: σ = 0 has no place on a logarithmic axis.
-            places = np.arange(len(values))
-            for i, line in enumerate(lines):
-                at = [found.methods.index(spec(x, line)) for x in values]
-                mean, low, high = (part[at, k] for part in found.means)
-                colour = colormaps["viridis"](0.9 * i / (len(lines) - 1))
-                [shown[f"{name} = {line:g}"]] = panel.plot(places, mean, "o-", color=colour, markersize=4)
-                panel.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0)
-            for beside, style in _BESIDE.items():
-                if column != f"to-{beside}":
-                    level = found.means.values[found.methods.index(beside), k]
-                    shown[beside] = panel.axhline(level, linestyle=style, color="0.35", linewidth=1)
-            panel.set_xticks(places, [f"{value:g}" for value in values])
+            specs = {f"{name} = {line:g}": [spec(x, line) for x in values] for line in lines}
+            shown |= _curves(panel, found, k, specs) | _levels(panel, found, k, column)
+            panel.set_xticks(range(len(values)), [f"{value:g}" for value in values])
             panel.set_xlabel(axis)
             panel.set_title(title if axis == "σ" else "", fontsize=10)
             panel.spines[["top", "right"]].set_visible(False)
@@ -172,3 +171,28 @@ def draw(found: Ablation) -> Figure:
         row[-1].legend(shown.values(), shown.keys(), **legend)
     figure.suptitle(f"ss-cam:{grid.preset}, {found.images} images, bands: {100 * LEVEL:g} % intervals", fontsize=11)
     return figure
+
+
+def _curves(panel: Axes, found: Ablation, k: int, specs: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Column k of each line's methods with its interval, and what the legend calls it."""
+    shown = {}
+    for i, (name, methods) in enumerate(specs.items()):
+        at = [found.methods.index(method) for method in methods]
+        mean, low, high = (part[at, k] for part in found.means)
+        colour = colormaps["viridis"](0.9 * i / (len(specs) - 1))
+        # Evenly spaced: σ = 0 has no place on a logarithmic axis.
+        places = range(len(methods))
+        [shown[name]] = panel.plot(places, mean, "o-", color=colour, markersize=4)
+        panel.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0)
+    return shown
+
+
+def _levels(panel: Axes, found: Ablation, k: int, column: str) -> dict[str, Any]:
+    """A horizontal line for each method beside the grid, and what the legend calls it."""
+    shown = {}
+    for beside, style in _BESIDE.items():
+        # The rank correlation of a method with itself is 1.
+        if column != f"to-{beside}":
+            level = found.means.values[found.methods.index(beside), k]
+            shown[beside] = panel.axhline(level, linestyle=style, color="0.35", linewidth=1)
+    return shown

@@ -220,12 +220,13 @@ def prepared(
         except TypeError as error:
             # Python's words for a keyword that is not known, and those of methods with **changes.
             refused = re.search(r"(?:unexpected keyword|has no) argument '(\w+)'", str(error))
-            if refused is None or refused[1] not in given or not anything:
-                if not isinstance(error, jax.errors.JAXTypeError):
-                    raise
+            if anything and refused and refused[1] in given:
+                given.remove(refused[1])
+            elif isinstance(error, jax.errors.JAXTypeError):
                 # It looks at numbers, as NumPy does.
                 return Explainer(function, tuple(given), False, dict(choices, code=fingerprint.code(function)))
-            given.remove(refused[1])
+            else:
+                raise
 
 
 def _binds(function: Any, keyword: str) -> bool:

@@ -170,6 +170,43 @@ def _notes(found: Comparison) -> list[str]:
     return [f"{len(names)} images {what}: {', '.join(names[:10])}" for names, what in named if names]
 
 
+def _content(stored: Stored, found: Comparison, batches: Batches | None) -> dict[str, Any]:
+    """What the page's JavaScript draws: values by method, metric and image; photographs and maps where known."""
+    sample = statistics.sample(stored.results, per_class=found.per_class)
+    picks = _picks(stored, found, sample)
+    specs = found.sections[0].metrics
+    m, k = len(stored.results.methods), len(sample.metrics)
+    values = [[[_rounded(each) for each in _values(sample, j, i)] for i in range(k)] for j in range(m)]
+    return dict(
+        colours=pages.colours(),
+        methods=list(found.methods),
+        controls=[is_control(method) for method in found.methods],
+        baseline=found.baseline,
+        metrics=[_metric(name, specs[name]) for name in sample.metrics],
+        names=list(stored.results.names),
+        values=values,
+        picks=picks,
+        **_pictures(stored, batches, picks),
+    )
+
+
+def _pictures(stored: Stored, batches: Batches | None, picks: Mapping[str, Any]) -> dict[str, Any]:
+    """The first photographs and those of the examples, with the examples' maps; nothing without batches."""
+    if batches is None:
+        return dict(size=[0, 0], photos={}, maps=[], places={})
+    _check(stored, batches)
+    examples = _examples(picks)
+    most = range(min(_MOST, len(stored.results.names)))
+    photos, space = _photographs(stored, batches, {*most, *(image for image, _ in examples)})
+    maps, places = _maps(stored, examples)
+    # JSON's keys are strings.
+    return dict(size=list(space), photos={str(i): photo for i, photo in photos.items()}, maps=maps, places=places)
+
+
+def _metric(name: str, spec: Any) -> dict[str, str]:
+    return dict(name=name, title=_title(spec), better=spec.better, unit=spec.unit)
+
+
 def write(stored: Stored, found: Comparison, path: pathlib.Path, *, batches: Batches | None = None) -> None:
     """Write the report of a run.
 
@@ -184,35 +221,7 @@ def write(stored: Stored, found: Comparison, path: pathlib.Path, *, batches: Bat
         OSError: the file can't be written.
         ValueError: the batches are of other images.
     """
-    sample = statistics.sample(stored.results, per_class=found.per_class)
-    picks = _picks(stored, found, sample)
-    photos: dict[int, str] = {}
-    maps: list[Any] = []
-    places: dict[str, int] = {}
-    space = (0, 0)
-    if batches is not None:
-        _check(stored, batches)
-        examples = _examples(picks)
-        most = range(min(_MOST, len(stored.results.names)))
-        photos, space = _photographs(stored, batches, {*most, *(image for image, _ in examples)})
-        maps, places = _maps(stored, examples)
-    specs = found.sections[0].metrics
-    m, k = len(stored.results.methods), len(sample.metrics)
-    values = [[[_rounded(each) for each in _values(sample, j, i)] for i in range(k)] for j in range(m)]
-    content = dict(
-        colours=pages.colours(),
-        size=list(space),
-        maps=maps,
-        places=places,
-        methods=list(found.methods),
-        controls=[is_control(method) for method in found.methods],
-        baseline=found.baseline,
-        metrics=[_metric(name, specs[name]) for name in sample.metrics],
-        names=list(stored.results.names),
-        photos={str(place): photo for place, photo in photos.items()},
-        values=values,
-        picks=picks,
-    )
+    content = _content(stored, found, batches)
     accuracy = "" if math.isnan(found.accuracy) else f", {found.accuracy:.1f} % of them classified as labelled"
     pages.write(
         path,
@@ -227,12 +236,8 @@ def write(stored: Stored, found: Comparison, path: pathlib.Path, *, batches: Bat
         metrics=content["metrics"],
         methods=found.methods,
         shown=[method for method in found.methods if not is_control(method)],
-        has_photos=bool(photos),
+        has_photos=bool(content["photos"]),
         notes=_notes(found),
         settings=list(_settings(stored.config)),
         commands=[],
     )
-
-
-def _metric(name: str, spec: Any) -> dict[str, str]:
-    return dict(name=name, title=_title(spec), better=spec.better, unit=spec.unit)

@@ -71,6 +71,24 @@ def _check(columns: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
         raise _other(path, "its column 'key' does not number noise keys from 0")
 
 
+def _columns(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The columns of a file, checked."""
+    pyarrow, parquet = imported("pyarrow"), imported("pyarrow.parquet")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no file '{path}', expected the results.parquet of a run: `sscam table --out` writes it again"
+        )
+    try:
+        table = parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:  # which one depends on the byte that is damaged
+        raise _other(path, str(error)) from error
+    if absent := [name for name in _ABOUT if name not in table.column_names]:
+        raise _other(path, f"it has no column {', '.join(map(repr, absent))}")
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    _check(columns, path)
+    return columns
+
+
 def read(path: pathlib.Path) -> Results:
     """What `write` wrote: a run's values without its maps.
 
@@ -85,19 +103,7 @@ def read(path: pathlib.Path) -> Results:
         ValueError: it is not what a run writes.
         ImportError: pyarrow is not installed.
     """
-    pyarrow, parquet = imported("pyarrow"), imported("pyarrow.parquet")
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no file '{path}', expected the results.parquet of a run: `sscam table --out` writes it again"
-        )
-    try:
-        table = parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:  # which one depends on the byte that is damaged
-        raise _other(path, str(error)) from error
-    if absent := [name for name in _ABOUT if name not in table.column_names]:
-        raise _other(path, f"it has no column {', '.join(map(repr, absent))}")
-    columns = {name: table[name].to_numpy() for name in table.column_names}
-    _check(columns, path)
+    columns = _columns(path)
 
     def numbered(name: str) -> tuple[tuple[str, ...], np.ndarray]:
         words = columns[name].tolist()

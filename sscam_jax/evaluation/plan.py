@@ -133,6 +133,14 @@ def check_batch(batch: Batch) -> None:
         )
 
 
+def _check_maps(maps: Mapping[str, Any], metrics: Mapping[str, Metric]) -> None:
+    if maps and (again := [name for name, metric in metrics.items() if metric.reruns]):
+        raise ValueError(
+            f"metric '{again[0]}' runs the methods again, which stored maps ({', '.join(maps)}) cannot: "
+            "leave the metric out, or give a function instead of maps"
+        )
+
+
 def _metric_identity(name: str, metric: Metric, apply: Apply, of: Mapping[str, Any], colours: Any, m: int) -> Any:
     """Whether JAX can compile a metric, and what tells it from others."""
     space = of["images"].shape[:-1]
@@ -158,6 +166,12 @@ def _network_identity(apply: Apply, of: Mapping[str, Any]) -> dict[str, str]:
     features = jax.jit(apply.features).trace(of["params"], of["images"])
     head = jax.jit(apply.head).trace(of["params"], activations, carry)
     return dict(features=fingerprint.program(features, apply.features), head=fingerprint.program(head, apply.head))
+
+
+def _placed(params: Params, devices: Sequence[jax.Device] | None) -> tuple[Mesh, Params]:
+    """The devices, and the parameters on all of them."""
+    mesh = Mesh(np.array(list(jax.local_devices() if devices is None else devices)), ("images",))
+    return mesh, jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
 
 
 def plan(
@@ -201,11 +215,7 @@ def plan(
     if keys < 1:
         raise ValueError(f"keys is {keys}, expected at least 1: how often methods that draw noise are run")
     found, functions = checked_metrics(metrics), methods.named(given, maps or {}, controls=controls)
-    if maps and (again := [name for name, metric in found.items() if metric.reruns]):
-        raise ValueError(
-            f"metric '{again[0]}' runs the methods again, which stored maps ({', '.join(maps)}) cannot: "
-            "leave the metric out, or give a function instead of maps"
-        )
+    _check_maps(maps or {}, found)
     check_batch(batch)
     # First, because it refuses what is not an array, before anything is compiled.
     hashed = fingerprint.arrays(params)
@@ -224,8 +234,7 @@ def plan(
         methods={name: dict(each.identity) for name, each in explainers.items()},
         metrics={name: about for name, (_, about) in known.items()},
     )
-    mesh = Mesh(np.array(list(jax.local_devices() if devices is None else devices)), ("images",))
-    placed = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    mesh, placed = _placed(params, devices)
     # One that runs methods again stays on the host, because some methods do.
     compiled = frozenset(name for name, (can, _) in known.items() if can and not found[name].reruns)
     return Plan(apply, placed, explainers, found, compiled, identity, key, keys, target, colours, mesh)

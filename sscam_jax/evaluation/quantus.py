@@ -50,51 +50,55 @@ def _logits(apply: Apply, params: Params, x: Float[Array, "b c *space"]) -> Floa
     return apply(params, jnp.moveaxis(x, 1, -1))
 
 
+class _Model:
+    """A `Network` behind the interface of Quantus's models, see `_interface`."""
+
+    model: Network
+    softmax: bool
+
+    def predict(self, x: np.ndarray, **_: Any) -> np.ndarray:
+        logits = self.model.logits(x)
+        return np.asarray(jax.nn.softmax(logits)) if self.softmax else logits
+
+    def shape_input(
+        self, x: np.ndarray, shape: Sequence[int], channel_first: bool | None = None, batched: bool = False
+    ) -> np.ndarray:
+        return x if batched else x.reshape(1, *shape)
+
+    def get_model(self) -> Network:
+        return self.model
+
+    def get_softmax_arg_model(self) -> Network:
+        return self.model
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        leaves, _ = jax.tree_util.tree_flatten_with_path(self.model.params)
+        return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+    def get_random_layer_generator(self, order: str = "top_down", seed: int = 42) -> Iterator[tuple[str, Network]]:
+        layers = self.model.layers[:: -1 if order == "bottom_up" else 1]
+        for chain in [[layer] for layer in layers] if order == "independent" else [layers]:
+            for layer, params in cascade(self.model.params, chain, key=jax.random.key(seed)):
+                yield layer, dataclasses.replace(self.model, params=params)
+
+    @property
+    def random_layer_generator_length(self) -> int:
+        return len(self.model.layers)
+
+    def get_hidden_representations(self, x: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
+        return self.model.hidden(x)
+
+    def add_mean_shift_to_first_layer(self, input_shift: float, shape: Sequence[int]) -> Any:
+        raise NotImplementedError(
+            "input invariance moves a shift of the input into the bias of the first layer, and an Apply does not "
+            "say which of its parameters that is: choose another metric"
+        )
+
+
 @functools.cache
-def _interface() -> type:
-    """The class of a `Network` behind the interface of Quantus's models; made here, since Quantus is an extra."""
-    quantus = imported("quantus", "quantus")
-
-    class Model(quantus.ModelInterface):
-        def predict(self, x: np.ndarray, **_: Any) -> np.ndarray:
-            logits = self.model.logits(x)
-            return np.asarray(jax.nn.softmax(logits)) if self.softmax else logits
-
-        def shape_input(
-            self, x: np.ndarray, shape: Sequence[int], channel_first: bool | None = None, batched: bool = False
-        ) -> np.ndarray:
-            return x if batched else x.reshape(1, *shape)
-
-        def get_model(self) -> Network:
-            return self.model
-
-        def get_softmax_arg_model(self) -> Network:
-            return self.model
-
-        def state_dict(self) -> dict[str, np.ndarray]:
-            leaves, _ = jax.tree_util.tree_flatten_with_path(self.model.params)
-            return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
-
-        def get_random_layer_generator(self, order: str = "top_down", seed: int = 42) -> Iterator[tuple[str, Network]]:
-            layers = self.model.layers[:: -1 if order == "bottom_up" else 1]
-            for chain in [[layer] for layer in layers] if order == "independent" else [layers]:
-                for layer, params in cascade(self.model.params, chain, key=jax.random.key(seed)):
-                    yield layer, dataclasses.replace(self.model, params=params)
-
-        @property
-        def random_layer_generator_length(self) -> int:
-            return len(self.model.layers)
-
-        def get_hidden_representations(self, x: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
-            return self.model.hidden(x)
-
-        def add_mean_shift_to_first_layer(self, input_shift: float, shape: Sequence[int]) -> Any:
-            raise NotImplementedError(
-                "input invariance moves a shift of the input into the bias of the first layer, and an Apply does not "
-                "say which of its parameters that is: choose another metric"
-            )
-
-    return Model
+def _interface() -> Callable[..., Any]:
+    """`_Model` as a class of Quantus; made when it is asked for, since Quantus is an extra."""
+    return type("Model", (_Model, imported("quantus", "quantus").ModelInterface), {})
 
 
 def _wrapped(theirs: Callable[..., Any]) -> Callable[..., Any]:

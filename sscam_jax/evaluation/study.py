@@ -137,9 +137,9 @@ def _measure(run: Run, of: Plan, batches: Batches, seal: Seal) -> None:
         for number, batch, problems in batches.read(todo):
             count = number + 1
             now = seal if number == 0 else _seal(batch, batches, number)
+            if number in run.done and run.done[number].arrays != now.arrays:
+                raise _other_images(run, number)
             if number in run.done:  # only a stream gives these: its images have to be read to reach the next ones
-                if run.done[number].arrays != now.arrays:
-                    raise _other_images(run, number)
                 continue
             ids.add(number, np.asarray(batch.ids)[np.asarray(batch.mask)])
             run.write(number, loop.measure(of, batch, tell), problems, now)

@@ -72,13 +72,15 @@ def _winner(found: Comparison, section: Section, k: int) -> str:
 
 
 def _notes(found: Comparison, section: Section) -> Iterator[str]:
-    """A line for each metric that a control wins."""
+    """A line for each metric that a control wins, and what that means."""
     for spec, winner, best in zip(section.metrics.values(), section.winner, section.best, strict=True):
         if winner >= 0:
             yield (
                 f"* ⚠ {spec.title}: the control `{found.methods[winner]}` is at least as good as the best method, "
                 f"`{found.methods[best]}`"
             )
+    if (section.winner >= 0).any():
+        yield from ("", "A metric that a control wins does not show by itself that a map explains anything.", "")
 
 
 def _section_lines(found: Comparison, section: Section) -> Iterator[str]:
@@ -105,17 +107,10 @@ def _section_lines(found: Comparison, section: Section) -> Iterator[str]:
             yield from _blocks(found, [headings[k] for k in page], {j: [cell(j, k) for k in page] for j in rows})
 
     headings = [f"{title}, n = {section.n[k]}{_winner(found, section, k)}" for k, title in enumerate(titles)]
-    notes = list(_notes(found, section))
     every = range(len(found.methods))
     yield from (f"## {section.title}, n = {section.images}", "")
     yield from tables(headings, every, mean)
-    if notes:
-        yield from (
-            *notes,
-            "",
-            "A metric that a control wins does not show by itself that a map explains anything.",
-            "",
-        )
+    yield from _notes(found, section)
     others = [j for j in every if found.methods[j] != found.baseline]
     if others:
         yield from (f"### Paired differences to `{found.baseline}`, {section.comparisons} comparisons", "")
@@ -196,26 +191,28 @@ def _records(found: Comparison) -> Iterator[dict[str, Any]]:
     """One record for every section, metric and method."""
     for section in found.sections:
         for k, (name, spec) in enumerate(section.metrics.items()):
+            about = dict(section=section.title, metric=name, title=spec.title, unit=spec.unit, better=spec.better)
             for j, method in enumerate(found.methods):
-                record: dict[str, Any] = dict(section=section.title, metric=name, title=spec.title, unit=spec.unit)
-                record |= dict(better=spec.better, per_class=name in found.per_class, method=method)
-                record |= dict(control=is_control(method), images=section.images, n=number(section.n[k]))
-                record["flat"] = number(section.flat[j, k])
-                for key, part in (
-                    ("mean", section.means),
-                    ("difference", section.to_baseline),
-                ):
-                    ends = (number(end[j, k]) for end in part)
-                    record |= zip((key, f"{key}_low", f"{key}_high"), ends, strict=True)
-                record["p"] = number(section.p[j, k])
-                record["clear"] = bool(section.clear[j, k])
-                record["best"] = bool(j == section.best[k])
-                record["alike"] = bool(section.alike[j, k])
-                record["wins"] = bool(j == section.winner[k])
-                record["key_spread"] = number(section.spread[j, k])
-                record["flat_maps"] = number(section.flat_maps[j])
-                record["passes"] = number(section.passes[j])
-                yield record
+                each = dict(per_class=name in found.per_class, method=method, control=is_control(method))
+                yield about | each | _numbers(section, j, k)
+
+
+def _numbers(section: Section, j: int, k: int) -> dict[str, Any]:
+    """What a section knows of method j by metric k."""
+    record: dict[str, Any] = dict(images=section.images, n=number(section.n[k]), flat=number(section.flat[j, k]))
+    for key, part in (("mean", section.means), ("difference", section.to_baseline)):
+        ends = (number(end[j, k]) for end in part)
+        record |= zip((key, f"{key}_low", f"{key}_high"), ends, strict=True)
+    return record | dict(
+        p=number(section.p[j, k]),
+        clear=bool(section.clear[j, k]),
+        best=bool(j == section.best[k]),
+        alike=bool(section.alike[j, k]),
+        wins=bool(j == section.winner[k]),
+        key_spread=number(section.spread[j, k]),
+        flat_maps=number(section.flat_maps[j]),
+        passes=number(section.passes[j]),
+    )
 
 
 def document(found: Comparison) -> dict[str, Any]:

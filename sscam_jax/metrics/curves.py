@@ -56,6 +56,7 @@ def _curve(
     by_step = jnp.moveaxis(logits.reshape(m, b, steps + 1, -1), 2, 0)
     curve = jnp.moveaxis(probability(by_step, labels), 0, 2)
     shares = counts.astype(jnp.float32) / pixels
+    # With the true widths, because rounded steps are not all of one width.
     auc = ((curve[..., 1:] + curve[..., :-1]) / 2 * jnp.diff(shares)[None, None]).sum(-1)
     return Curve(auc, curve, shares)
 

@@ -71,6 +71,7 @@ def max_sensitivity(
         moved = explain(jnp.broadcast_to(noisy, (maps.shape[0], *noisy.shape)))
         distance = jnp.sqrt(jnp.square(moved - maps).sum(space))
         scale = jnp.where(size > 0, size, distance)
+        # Where both maps are empty, 0 / 1 and not 0 / 0.
         largest = jnp.maximum(largest, distance / jnp.where(scale > 0, scale, 1.0))
     return largest
 

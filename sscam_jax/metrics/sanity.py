@@ -63,6 +63,7 @@ def cascade(params: Params, layers: Sequence[str], *, key: Key[Array, ""]) -> It
     values = [leaf for _, leaf in leaves]
     done: set[int] = set()
     for layer in layers:
+        # With the slash, or "layer1" would stand for "layer10" too.
         found = {i for i, path in enumerate(paths) if f"{path}/".startswith(f"{layer}/")}
         if not found - done:
             known = sorted({path.rpartition("/")[0] or path for path in paths})

@@ -18,6 +18,7 @@ class ConvNeXtBlock(nnx.Module):
     """x + layer_scale · F(x), where F filters each channel, normalises each place, and applies a layer of two steps."""
 
     def __init__(self, width: int, rngs: nnx.Rngs) -> None:
+        # torchvision's numbers: 1, 4 and 6 are a permutation of the axes, GELU, and the permutation back.
         self.block = Named(
             {
                 "0": nnx.Conv(width, width, (7, 7), padding=3, feature_group_count=width, rngs=rngs),
@@ -30,6 +31,7 @@ class ConvNeXtBlock(nnx.Module):
 
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         conv, norm, wide, narrow = (getattr(self.block, i) for i in ("0", "2", "3", "5"))
+        # torchvision's GELU is exact; JAX's default is an approximation by tanh.
         residual = narrow(jax.nn.gelu(wide(norm(conv(maps))), approximate=False))
         return maps + self.layer_scale[...].astype(maps.dtype)[None, None, None] * residual
 
@@ -48,6 +50,7 @@ class ConvNeXt(nnx.Module):
         self.names = [f"features.{i}.{j}" for i, children in features.items() for j in children]
         self.features = Named({i: Named(children) for i, children in features.items()})
         width = sizes.widths[-1]
+        # 1 flattens in torchvision.
         self.classifier = Named({"0": Norm(width, _EPSILON), "2": nnx.Linear(width, num_classes, rngs=rngs)})
 
     def body(self) -> Stages:
@@ -73,6 +76,7 @@ class Sizes:
     def network(self, name: str) -> Network:
         """Describe the network of these sizes."""
         groups = tuple(f"features.{i}" for i in range(2 * len(self.depths)))
+        # The stem divides the size by 4 and each later stage by 2, without padding.
         smallest = 4 * 2 ** (len(self.depths) - 1)
         last = f"features.{len(groups) - 1}"
         return Network(name, self, (*groups, "features"), last, smallest, late=f"features.{len(groups) - 2}.0")

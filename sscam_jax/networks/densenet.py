@@ -15,6 +15,7 @@ _DEPTHS, _GROWTH, _BOTTLENECK, _STEM = (6, 12, 24, 16), 32, 128, 64
 
 
 def _norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    # Always with the stored mean and variance, as in resnet.py.
     return nnx.BatchNorm(channels, use_running_average=True, epsilon=1e-5, rngs=rngs)
 
 

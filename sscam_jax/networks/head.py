@@ -104,6 +104,7 @@ def base_of(head: Head) -> str | pathlib.Path:
         return head.base
     for folder in (head.path.parent, convert.cache_folder()):
         file = folder / head.base
+        # The name alone does not do: a head fits the parameters that it was trained on.
         if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == head.sha256:
             return file
     raise FileNotFoundError(

@@ -53,6 +53,7 @@ class SqueezeExcitation(nnx.Module):
     """x · gate(W₂ ReLU(W₁ mean(x))): each channel is scaled by a function of the means of all channels."""
 
     def __init__(self, channels: int, squeezed: int, inner: Activation, gate: Activation, rngs: nnx.Rngs) -> None:
+        # Convolutions and not linear layers, because the checkpoints have kernels of four axes.
         self.fc1 = nnx.Conv(channels, squeezed, (1, 1), rngs=rngs)
         self.fc2 = nnx.Conv(squeezed, channels, (1, 1), rngs=rngs)
         self.inner, self.gate = inner, gate

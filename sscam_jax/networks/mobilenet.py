@@ -106,6 +106,7 @@ class Sizes:
     last: int
     hidden: tuple[int, ...]
     activation: Activation = _HARD
+    # torchvision's MobileNetV3 adds 1e-3 to the variance, its MobileNetV2 PyTorch's default of 1e-5.
     style: Style = Style(epsilon=1e-3)
     steps: str = "block"
 

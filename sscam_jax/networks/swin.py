@@ -76,6 +76,7 @@ class WindowAttention(nnx.Module):
         together = _together(height, width, window, shifts)[None, :, None]
         # The published code adds −100 to the exponent, not −∞.
         products += np.where(together, 0, -100).astype(np.float32)
+        # The softmax is in float32 whatever the network's precision.
         shares = jax.nn.softmax(products).astype(v.dtype)
         y = self.proj(jnp.einsum("bkhqs,bkshd->bkqhd", shares, v).reshape(b, x.shape[1], n, c))
         y = y.reshape(b, height // window, width // window, window, window, c).transpose(0, 1, 3, 2, 4, 5)
@@ -89,11 +90,13 @@ class SwinBlock(nnx.Module):
         self.norm1 = Norm(width, _EPSILON)
         self.attn = WindowAttention(width, heads, window, shifted, rngs)
         self.norm2 = Norm(width, _EPSILON)
+        # torchvision's numbers: 1 and 2 are GELU and dropout.
         self.mlp = Named({"0": nnx.Linear(width, 4 * width, rngs=rngs), "3": nnx.Linear(4 * width, width, rngs=rngs)})
 
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         first, last = getattr(self.mlp, "0"), getattr(self.mlp, "3")
         maps = maps + self.attn(self.norm1(maps))
+        # torchvision's GELU is exact; JAX's default is an approximation by tanh.
         return maps + last(jax.nn.gelu(first(self.norm2(maps)), approximate=False))
 
 
@@ -124,6 +127,7 @@ class SwinTransformer(nnx.Module):
     def __init__(self, sizes: "Swin", num_classes: int, rngs: nnx.Rngs) -> None:
         width = sizes.width
         stem = nnx.Conv(3, width, (4, 4), (4, 4), padding="VALID", rngs=rngs)
+        # torchvision's 1 is a permutation of the axes.
         features: dict[str, nnx.Module] = {"0": Named({"0": stem, "2": Norm(width, _EPSILON)})}
         self.names = ["features.0.0", "features.0.2"]
         for depth, heads in zip(sizes.depths, sizes.heads, strict=True):

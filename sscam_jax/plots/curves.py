@@ -34,6 +34,7 @@ def curve(found: Mapping[str, Curve], methods: Sequence[str], *, image: int = 0)
     if not found:
         raise ValueError("no curves: expected at least one, as {'insertion': metrics.insertion(…)}")
     drawing = Figure(figsize=(3.6 * len(found), 3.0), dpi=150, layout="constrained")
+    # squeeze=False: one panel is an array of panels too.
     panels = drawing.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for axes, (title, each) in zip(panels, found.items(), strict=True):
         m, b = np.shape(each.auc)

@@ -99,6 +99,7 @@ def _draw(axes: Any, cell: _Cell) -> None:
 
 
 def _draw_bar(drawing: Figure, **colours: Any) -> None:
+    # The bar of a figure of many rows would be as long as the figure.
     share = min(1.0, _BAR_HEIGHT / drawing.get_figheight())
     place: dict[str, Any] = dict(shrink=share, anchor=(0.0, 1.0), fraction=0.03, pad=0.01, aspect=25)
     mappable = ScalarMappable(cmap=drawn_colours(**colours))
@@ -219,6 +220,7 @@ def save(picture: Figure | UInt8[np.ndarray, "height width 3"], path: str | os.P
         raise ValueError(f"'{path}' does not end like a picture; choose from {', '.join(map(repr, formats))}")
     with replacing(path) as part:
         if isinstance(picture, Figure):
+            # The format is given, because the temporary file has another ending.
             picture.savefig(part, format=formats[ending])
         else:
             Image.fromarray(picture).save(part, formats[ending])

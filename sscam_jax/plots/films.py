@@ -24,6 +24,7 @@ def _pictures(rows: Sequence[Row], style: dict[str, Any]) -> Iterator[UInt8[np.n
     drawing.set_dpi(_DPI)
     canvas = FigureCanvasAgg(drawing)
     canvas.draw()
+    # Laid out once: titles of another length must not move the pictures from one frame to the next.
     drawing.set_layout_engine("none")
     for row in rows:
         for axes, cell in zip(drawing.axes, row_cells(row, True, style), strict=False):  # the colour bar comes last
@@ -31,6 +32,7 @@ def _pictures(rows: Sequence[Row], style: dict[str, Any]) -> Iterator[UInt8[np.n
             axes.set_title(cell.above, fontsize=axes.title.get_fontsize(), pad=4)
             axes.set_xlabel(cell.below)
         canvas.draw()
+        # A copy, because the canvas draws the next frame into the same memory.
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
@@ -38,6 +40,7 @@ def _write_mp4(
     path: pathlib.Path, pictures: Iterator[UInt8[np.ndarray, "height width 3"]], seconds: Sequence[float]
 ) -> None:
     av = imported("av", "video")
+    # Times in milliseconds instead of a rate, so that each frame is shown as long as it was.
     milliseconds = fractions.Fraction(1, 1000)
     starts = np.round(1000 * np.cumsum([0, *seconds])).astype(int).tolist()
     with av.open(str(path), "w", format="mp4") as container:

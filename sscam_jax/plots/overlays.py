@@ -63,6 +63,7 @@ def check_style(
 
 def _layers(colours: str, opacity: float) -> tuple[Float[np.ndarray, "256 1"], Float[np.ndarray, "256 3"]]:
     """What is left of the background, and what is put on it, for the values 0, 1/255, …, 1 of a map."""
+    # As many as `_overlay` rounds a map to, so that a pixel is a look-up in these tables.
     values = np.linspace(0, 1, 256)
     cover = opacity * values[:, None]
     return (1 - cover).astype(np.float32), (255 * cover * colormaps[colours](values)[:, :3]).astype(np.float32)
@@ -109,6 +110,7 @@ def as_rgb(photo: Photo) -> Image.Image:
 
 def _checked_maps(maps: Maps) -> Float[np.ndarray, "*b h w"]:
     values = np.asarray(maps, np.float32)
+    # Not `min() < 0 or max() > 1`, which lets NaN pass: every comparison with it is false.
     if not (values.min() >= 0 and values.max() <= 1):
         raise ValueError(f"a map to be drawn is in [0, 1], this one in [{values.min():.3g}, {values.max():.3g}]")
     return values
@@ -116,6 +118,7 @@ def _checked_maps(maps: Maps) -> Float[np.ndarray, "*b h w"]:
 
 def _inside(values: Float[np.ndarray, "height width"], share: float) -> Bool[np.ndarray, "height width"]:
     """The smallest area that holds a share of the map's energy, which is the sum of its values."""
+    # In float64, because a float32 sum of a million values loses the small ones.
     falling = np.sort(values, axis=None)[::-1]
     enough = np.searchsorted(np.cumsum(falling, dtype=np.float64), share * falling.sum(dtype=np.float64))
     return values >= falling[enough]
@@ -127,6 +130,7 @@ def _lines(picture: Image.Image, inside: Bool[np.ndarray, "height width"]) -> No
     area = Image.fromarray(inside.astype(np.uint8) * 255)
     grown = area
     for colour in ("black", "white"):
+        # The dark edge lies on both sides of the border; the white line covers its inner half.
         grown = grown.filter(ImageFilter.MaxFilter(2 * width + 1)) if colour == "black" else area
         shrunk = area.filter(ImageFilter.MinFilter(2 * width + 1))
         edge = (np.asarray(grown) > 0) & (np.asarray(shrunk) == 0)
@@ -149,10 +153,12 @@ def _overlay(
     left, put = _layers(colours, opacity)
     ground = np.asarray(photo.convert("L").convert("RGB") if background == "grey" else photo, np.float32)
     picture = Image.fromarray(np.round(left[steps] * ground + put[steps]).astype(np.uint8))
+    # A map of zeros has no energy, of which an area could hold a share.
     if values.any():
         for share in contours:
             _lines(picture, _inside(enlarged, share))
     for y0, x0, y1, x1 in boxes[(boxes >= 0).all(-1)] * np.tile(photo.size[::-1], 2):
+        # The edges of a box lie between pixels; Pillow's corners are pixels, and both belong to the rectangle.
         corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
         ImageDraw.Draw(picture).rectangle(corners, outline=_BOX, width=max(1, round(min(photo.size) / 120)))
     return np.asarray(picture)

@@ -199,6 +199,5 @@ def check_folder(out: pathlib.Path, *, keep: bool) -> None:
         raise ValueError(f"output folder '{out}' can't be written: {error.strerror}") from error
     finally:
         if not keep:
-            for folder in missing:
-                if folder.exists():
-                    folder.rmdir()
+            for folder in filter(pathlib.Path.exists, missing):
+                folder.rmdir()

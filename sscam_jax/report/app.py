@@ -199,6 +199,12 @@ def _connect(gradio: Any, controls: _Controls, buttons: _Buttons, shown: _Shown,
     controls.photo.change(lambda: ([], None), None, [corners, controls.box], **private)
 
 
+def _buttons(gradio: Any) -> _Buttons:
+    with gradio.Row():
+        start = gradio.Button("Explain", variant="primary")
+        return _Buttons(gradio.Button("Forecast the cost"), start, gradio.Button("Stop"))
+
+
 def build(checkpoints: Sequence[str] = CHECKPOINTS) -> Any:
     """The app, for `launch`.
 
@@ -227,9 +233,7 @@ def build(checkpoints: Sequence[str] = CHECKPOINTS) -> Any:
                 told = gradio.Markdown("Click two corners on the photograph to measure the energy in a box.")
             with gradio.Column():
                 controls = _controls(gradio, checkpoints, photo, second, box)
-                with gradio.Row():
-                    start = gradio.Button("Explain", variant="primary")
-                    buttons = _Buttons(gradio.Button("Forecast the cost"), start, gradio.Button("Stop"))
+                buttons = _buttons(gradio)
         _connect(gradio, controls, buttons, _shown(gradio), corners, told)
     return app
 

@@ -180,6 +180,19 @@ def _named(images: ImageLike | Sequence[ImageLike]) -> dict[str, ImageLike]:
     return dict(zip(names, given, strict=True))
 
 
+def _network_of(
+    model: str | tuple[Apply, Params] | None,
+    checkpoint: str | os.PathLike[str] | None,
+    layer: str | None,
+    num_classes: int | None,
+) -> Network:
+    if not isinstance(model, tuple):
+        return load(model, checkpoint, layer, num_classes)
+    if checkpoint is not None or layer is not None:
+        raise ValueError("checkpoint and layer are for a network by name, model is one of your own")
+    return Network(*model, {})
+
+
 def explain(
     images: ImageLike | Sequence[ImageLike],
     *,
@@ -265,10 +278,5 @@ def explain(
     )
     # Images first: a wrong path is told before a network is loaded.
     clips = {name: data.clip(image, name, frames) for name, image in _named(images).items()}
-    if isinstance(model, tuple):
-        if checkpoint is not None or layer is not None:
-            raise ValueError("checkpoint and layer are for a network by name, model is one of your own")
-        network = Network(*model, {})
-    else:
-        network = load(model, checkpoint, layer, num_classes)
+    network = _network_of(model, checkpoint, layer, num_classes)
     return together([found for found in explained(clips, network, request) if isinstance(found, Explanation)])

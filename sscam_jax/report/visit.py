@@ -52,6 +52,17 @@ def _names(files: Sequence[str]) -> list[str]:
     return names if len(set(names)) == len(names) else [f"{i} {name}" for i, name in enumerate(names, 1)]
 
 
+def _photographs(files: Sequence[str]) -> dict[str, pathlib.Path]:
+    """The photographs by their names, each of a size that this machine can take."""
+    images = dict(zip(_names(files), map(pathlib.Path, files), strict=True))
+    for name, path in images.items():
+        # A small file can hold a huge picture, and a request keeps several copies of it.
+        width, height = data.open_image(path).size
+        if width * height > _PIXELS:
+            raise ValueError(f"{name} has {width * height:,} pixels, at most {_PIXELS:,} are taken: make it smaller")
+    return images
+
+
 @dataclasses.dataclass(frozen=True)
 class Asked:
     """What a visitor asked for, checked."""
@@ -106,15 +117,7 @@ class Asked:
             )
             for names in known
         ]
-        images = dict(zip(_names(files), map(pathlib.Path, files), strict=True))
-        for name, path in images.items():
-            # A small file can hold a huge picture, and a request keeps several copies of it.
-            width, height = data.open_image(path).size
-            if width * height > _PIXELS:
-                raise ValueError(
-                    f"{name} has {width * height:,} pixels, at most {_PIXELS:,} are taken: make it smaller"
-                )
-        return cls(images, loaded, requests)
+        return cls(_photographs(files), loaded, requests)
 
 
 # Every σ that a visitor types is another key.

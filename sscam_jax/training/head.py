@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sscam_jax import data, networks
 from sscam_jax._support import imported
 from sscam_jax.convert import rules
-from sscam_jax.networks.registry import Checkpoint
+from sscam_jax.networks.loading import Checkpoint
 from sscam_jax.training.measure import metric, pictures, rows
 from sscam_jax.types import Apply, Params
 
@@ -46,6 +46,7 @@ class Trained(NamedTuple):
 
 def _head_paths(apply: Apply, params: Params, activations: Array, carry: Any) -> tuple[str, ...]:
     """The parameters that the head reads, without statistics."""
+    # The program is traced, not run: a leaf that no equation takes is of a layer before the cut.
     traced = jax.make_jaxpr(lambda params: apply.head(params, activations, carry))(params).jaxpr
     read = {id(place) for equation in traced.eqns for place in equation.invars}
     flat = rules.flatten(params)
@@ -68,8 +69,10 @@ class _Cached(NamedTuple):
 def _cached(apply: Apply, params: Params, source: data.Source, ids: Int[np.ndarray, " n"], size: int) -> _Cached:
     """Run the layers before the cut once."""
     run = jax.jit(apply.features)
+    # Axis 2 is the width. The mirror image is cached too, since it can't be made from the activations.
     sides = [[run(params, images), run(params, images[:, :, ::-1])] for images in rows(source, ids, size)]
     both = [jax.tree.map(lambda *leaves: np.stack(leaves, 1), *pair) for pair in sides]
+    # Without the rows that fill the last batch.
     return _Cached(*jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(ids)], *both))
 
 
@@ -84,14 +87,21 @@ def _loss(logits: Float[Array, "b classes"], targets: Float[Array, "b classes"])
 
 
 def _split(targets: Bool[np.ndarray, "n classes"], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places to learn from and places kept back: the same share of each first class, so that none is left out."""
+    """Places to learn from and places kept back: the same share of each first class, so that none is left out.
+
+    Raises:
+        ValueError: one of the two is empty.
+    """
     order = np.random.RandomState(seed).permutation(len(targets))
     first = targets[order].argmax(1)
     kept = np.zeros(len(order), bool)
     for label in np.unique(first):
         places = np.flatnonzero(first == label)
         kept[places[: round(share * len(places))]] = True
-    return np.sort(order[~kept]), np.sort(order[kept])
+    learn, keep = np.sort(order[~kept]), np.sort(order[kept])
+    if not len(learn) or not len(keep):
+        raise ValueError(f"kept_back={share} of {len(targets)} images leaves one side empty")
+    return learn, keep
 
 
 def train_head(
@@ -153,38 +163,21 @@ def train_head(
             "in (0, 1) and numbers of at least 1"
         )
     seen = pictures(source)
-    n_classes = seen.targets.shape[1]
+    learn, keep = _split(seen.targets, kept_back, seed)
     before, params = networks.load(name, layer=layer, checkpoint=checkpoint)
     cached = _cached(before, params, source, seen.ids, size)
-    apply, params = networks.load(
-        name, layer=layer, checkpoint=_fresh_where_new(name, params, n_classes, seed), num_classes=n_classes
-    )
-    learn, keep = _split(seen.targets, kept_back, seed)
-    if not len(learn) or not len(keep):
-        raise ValueError(f"kept_back={kept_back} of {len(seen.ids)} images leaves one side empty")
-    example = jax.tree.map(lambda leaf: jnp.asarray(leaf[:1, 0]), cached)
-    paths = _head_paths(apply, params, example.activations, example.carry)
+    n_classes = seen.targets.shape[1]
+    fresh = _fresh_where_new(name, params, n_classes, seed)
+    apply, params = networks.load(name, layer=layer, checkpoint=fresh, num_classes=n_classes)
     flat = rules.flatten(params)
-    head = {path: flat[path] for path in paths}
-
-    def logits_of(head: dict[str, Array], rows: Any) -> Float[Array, "b classes"]:  # rows: _Cached, traced
-        return apply.head(rules.unflatten(flat | head), rows.activations, rows.carry)
-
-    trainer = _Trainer(logits_of, _loss, cached, seen.targets, batch_size)
-    measure, history, best = metric(multi_label)[1], [], head
-    rates = dict(init_value=learning_rate, decay_steps=epochs * -(-len(learn) // batch_size))
-    optimiser = imported("optax", "train").adamw(imported("optax", "train").cosine_decay_schedule(**rates))
-    state = optimiser.init(head)
-    for epoch in range(epochs):
-        head, state = trainer.epoch(optimiser, head, state, learn, np.random.RandomState([seed, epoch]))
-        history.append(measure(trainer.logits(head, keep), seen.targets[keep]))
-        best = head if history[-1] == max(history) else best
-        if progress is not None:
-            progress(epoch + 1, history[-1])
-        if epoch - int(np.argmax(history)) >= patience:
-            break
-    classes = tuple(source.classes or ())
-    return Trained(rules.unflatten(flat | best), paths, classes, metric(multi_label)[0], max(history), tuple(history))
+    example = jax.tree.map(lambda leaf: jnp.asarray(leaf[:1, 0]), cached)
+    head = {path: flat[path] for path in _head_paths(apply, params, *example)}
+    optimiser = _adamw(learning_rate, epochs * -(-len(learn) // batch_size))
+    trainer = _Trainer(apply, flat, optimiser, cached, seen.targets, batch_size)
+    what, measure = metric(multi_label)
+    best, history = trainer.run(head, learn, keep, measure, epochs, patience, seed, progress)
+    whole = rules.unflatten(flat | best)
+    return Trained(whole, tuple(head), tuple(source.classes or ()), what, max(history), tuple(history))
 
 
 def _fresh_where_new(name: str, params: Params, n_classes: int, seed: int) -> Params:
@@ -196,31 +189,64 @@ def _fresh_where_new(name: str, params: Params, n_classes: int, seed: int) -> Pa
     )
 
 
+def _adamw(learning_rate: float, steps: int) -> Any:
+    """AdamW, whose learning rate falls along a cosine to zero in so many steps."""
+    optax = imported("optax", "train")
+    return optax.adamw(optax.cosine_decay_schedule(init_value=learning_rate, decay_steps=steps))
+
+
 class _Trainer:
     """The compiled steps, on what is cached."""
 
     def __init__(
         self,
-        logits_of: Callable[[dict[str, Array], _Cached], Array],
-        loss: Callable[[Array, Array], Array],
+        apply: Apply,
+        flat: dict[str, Array],
+        optimiser: Any,
         cached: _Cached,
         targets: Bool[np.ndarray, "n classes"],
         batch_size: int,
     ) -> None:
-        self._cached, self._targets, self._batch_size = cached, targets, batch_size
+        def logits_of(head: dict[str, Array], rows: Any) -> Float[Array, "b classes"]:  # rows: _Cached, traced
+            return apply.head(rules.unflatten(flat | head), rows.activations, rows.carry)
+
+        self._optimiser, self._cached, self._targets, self._batch_size = optimiser, cached, targets, batch_size
+        # Compiled once per training: the head is an argument, so no step compiles again.
         self._logits = jax.jit(logits_of)
-        self._gradient = jax.jit(jax.grad(lambda head, seen, targets: loss(logits_of(head, seen), targets)))
-        self._update: Any = None
+        self._gradient = jax.jit(jax.grad(lambda head, seen, targets: _loss(logits_of(head, seen), targets)))
+        self._update = jax.jit(optimiser.update)
+
+    def run(
+        self,
+        head: dict[str, Array],
+        learn: Int[np.ndarray, " n"],
+        keep: Int[np.ndarray, " m"],
+        measure: Callable[[Any, Any], float],
+        epochs: int,
+        patience: int,
+        seed: int,
+        progress: Callable[[int, float], None] | None,
+    ) -> tuple[dict[str, Array], list[float]]:
+        """Train until nothing gets better: the head of the best epoch, and the metric after each epoch."""
+        state, best, history = self._optimiser.init(head), head, list[float]()
+        for epoch in range(epochs):
+            # A generator per epoch: what one epoch draws does not depend on how many came before it.
+            head, state = self._epoch(head, state, learn, np.random.RandomState([seed, epoch]))
+            history.append(measure(self._logits_of(head, keep), self._targets[keep]))
+            best = head if history[-1] == max(history) else best
+            if progress is not None:
+                progress(epoch + 1, history[-1])
+            if epoch - int(np.argmax(history)) >= patience:
+                break
+        return best, history
 
     def _rows(self, places: Int[np.ndarray, " b"], sides: Int[np.ndarray, " b"]) -> _Cached:
         return jax.tree.map(lambda leaf: leaf[places, sides], self._cached)
 
-    def epoch(
-        self, optimiser: Any, head: dict[str, Array], state: Any, places: Int[np.ndarray, " n"], random: Any
+    def _epoch(
+        self, head: dict[str, Array], state: Any, places: Int[np.ndarray, " n"], random: Any
     ) -> tuple[dict[str, Array], Any]:
         """One pass over the images in random order, each as it is or mirrored."""
-        if self._update is None:
-            self._update = jax.jit(optimiser.update)
         places = random.permutation(places)
         for start in range(0, len(places), self._batch_size):
             # The last batch is filled from the beginning, so that every step has one shape.
@@ -232,10 +258,11 @@ class _Trainer:
             head = jax.tree.map(jnp.add, head, updates)
         return head, state
 
-    def logits(self, head: dict[str, Array], places: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n classes"]:
+    def _logits_of(self, head: dict[str, Array], places: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n classes"]:
         """The logits of images that are not mirrored."""
         found = []
         for start in range(0, len(places), self._batch_size):
+            # The last batch is filled with its last image, again for one shape; the filling is cut off below.
             chosen = np.take(places, np.arange(start, start + self._batch_size), mode="clip")
             found.append(np.asarray(self._logits(head, self._rows(chosen, np.zeros_like(chosen)))))
         return np.concatenate(found)[: len(places)]

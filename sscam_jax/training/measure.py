@@ -70,6 +70,7 @@ def mean_average_precision(scores: Float[np.ndarray, "n classes"], targets: Bool
     found = []
     for column, there in zip(scores.T, targets.T, strict=True):
         if there.any():
+            # Stable: images of equal scores stay in their order, so that the value is the same on every machine.
             hits = there[np.argsort(-column, kind="stable")]
             found.append((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
     return 100 * float(np.mean(found))
@@ -113,6 +114,7 @@ def evaluate_head(
     seen = pictures(source)
     run = jax.jit(apply)
     logits = np.concatenate([np.asarray(run(params, images)) for images in rows(source, seen.ids, size)])
+    # Without the rows that fill the last batch.
     logits = logits[: len(seen.ids)]
     if logits.shape[1] != seen.targets.shape[1]:
         raise ValueError(

@@ -1,7 +1,9 @@
-"""Programs for TPUs, compiled on a machine without one: `libtpu` compiles for a topology that need not be there.
+"""Programs for TPUs and GPUs, compiled on a machine without one: the compilers need a description of it only.
 
-`JAX_PLATFORMS=cpu` may stand: the topology is asked for by name. What a program computes and how fast it runs cannot be
-seen here. What can: whether it compiles, its memory, FLOPs and bytes, and what it asks of other devices and the host.
+`libtpu` knows its devices by name; JAX's plugin for CUDA takes a description. What a program computes and how fast it
+runs cannot be seen here. What can: whether it compiles, its memory, what it asks of other devices and the host, and for
+a TPU its FLOPs and bytes. Start Python with JAX_PLATFORMS=cpu: otherwise the plugin looks for a GPU, finds none, and is
+dropped.
 """
 
 import functools
@@ -20,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from sscam_jax.cams import registry
 from sscam_jax.evaluation import _sharded
 from sscam_jax.networks.network import cut, template
-from sscam_jax.networks.registry import _network
+from sscam_jax.networks.registry import find
 from sscam_jax.types import Apply, Params
 
 # Without these libtpu looks for the machine that it runs on, and waits.
@@ -35,7 +37,37 @@ TOPOLOGIES = {
     ("v6e", 1): "v6e:2x2", ("v6e", 4): "v6e:2x2", ("v6e", 8): "v6e:2x4",
     ("v5p", 1): "v5p:2x2x1", ("v5p", 4): "v5p:2x2x1", ("v5p", 8): "v5p:2x2x2",
 }  # fmt: skip
+TPUS, GPUS = ("v5e", "v6e", "v5p"), ("h100",)
+# An H100 SXM: NVIDIA's data sheet, and the CUDA programming guide's limits of compute capability 9.0.
+H100 = """
+gpu_device_info {
+  cuda_compute_capability { major: 9 minor: 0 }
+  core_count: 132
+  fpus_per_core: 128
+  clock_rate_ghz: 1.98
+  memory_bandwidth: 3352000000000
+  device_memory_size: 85899345920
+  l2_cache_size: 52428800
+  threads_per_warp: 32
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  registers_per_block_limit: 65536
+  registers_per_core_limit: 65536
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 8 }
+runtime_version { major: 12 minor: 8 patch: 0 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
 SIZE, CLASSES = 224, 1000
+NETWORKS = ("resnet18", "squeezenet1_0", "vgg16")
+FIRST = ("grad-cam", "score-cam:paper", "ss-cam:light", "ss-cam:paper")
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
 
 
@@ -46,7 +78,7 @@ class Cell(NamedTuple):
         method: as `cams.registry.parse` reads it.
         network: its name.
         dtype: of the passes.
-        device: "v5e", "v6e" or "v5p".
+        device: "v5e", "v6e", "v5p" or "h100".
         devices: how many share the work.
         chunk: inputs per chunk, or images per device for a method of a few passes.
     """
@@ -64,16 +96,16 @@ class Figures(NamedTuple):
 
     Attributes:
         seconds: the processor time of its compilation.
-        flops: operations.
-        moved: bytes that operations read and write.
+        flops: operations; None where the compiler does not tell, as the one for GPUs.
+        moved: bytes that operations read and write; likewise.
         temporaries: bytes beside arguments and results.
         collectives: where devices meet: the operation, and in how many loops it stands.
         calls: the targets of custom calls, and other ways out of the program.
     """
 
     seconds: float
-    flops: float
-    moved: float
+    flops: float | None
+    moved: float | None
     temporaries: int
     collectives: tuple[tuple[str, int], ...]
     calls: tuple[str, ...]
@@ -86,10 +118,13 @@ def scored(method: str) -> bool:
 
 def setting(network: str) -> tuple[Apply, Params]:
     """A network and the shapes of its parameters."""
-    return cut(_network(network), CLASSES, None), template(_network(network), CLASSES)
+    return cut(find(network), CLASSES, None), template(find(network), CLASSES)
 
 
 def _devices(cell: Cell) -> list[Any]:
+    if cell.device in GPUS:
+        one_host = f"1x1x{cell.devices}"  # of partitions, hosts and devices on each
+        return list(topologies.get_topology_desc(platform="cuda", target_config=H100, topology=one_host).devices)
     topology = topologies.get_topology_desc(TOPOLOGIES[cell.device, cell.devices], platform="tpu")
     return list(topology.devices[: cell.devices])
 
@@ -111,8 +146,8 @@ def _figures(function: Any, *arguments: Any) -> Figures:
         if found := re.search(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(", line):
             met.append((found[1], line.count("while/body")))
     # A program that computes next to nothing has no FLOPs in the account.
-    counted = cost.get("flops", 0.0), cost["bytes accessed"]
-    return Figures(seconds, *counted, memory.temp_size_in_bytes, tuple(met), tuple(sorted(calls)))
+    flops, moved = (cost.get("flops", 0.0), cost["bytes accessed"]) if cost else (None, None)
+    return Figures(seconds, flops, moved, memory.temp_size_in_bytes, tuple(met), tuple(sorted(calls)))
 
 
 @functools.cache
@@ -158,7 +193,8 @@ def problems(cell: Cell, found: Figures, plain: Figures) -> list[str]:
     """What is wrong with a method's program, beside a plain pass of as many inputs."""
     method, choices = registry.parse(cell.method)
     said = []
-    if found.seconds > 2.5 * plain.seconds:
+    # For GPUs the convolutions are calls of cuDNN: a plain pass leaves next to nothing to compile.
+    if found.seconds > 2.5 * plain.seconds and cell.device in TPUS:
         said.append(f"compiles in {found.seconds:.0f} s of processor time, a plain pass in {plain.seconds:.0f} s")
     # Beside the pass: masks, noise and masked inputs in float32, and the parameters in the passes' precision.
     numbers = sum(leaf.size for leaf in jax.tree.leaves(setting(cell.network)[1]))
@@ -183,16 +219,19 @@ def every_method() -> list[str]:
     ]
 
 
-def covering() -> list[Cell]:
-    """Every method on every network, so that each precision on each number of each device comes several times.
+def covering(devices: tuple[str, ...]) -> list[Cell]:
+    """The methods that users ask for first on every network, the others on one, so that each place comes twice.
 
-    All combinations would be 18 times as many, and take days.
+    A preset differs from its method's others by a few operations per pass, and what a gradient method adds to its
+    network's passes is the same on all. All combinations would be 1836 for TPUs, take days and say little more.
     """
-    places = list(itertools.product((1, 4, 8), ("v5e", "v6e", "v5p"), ("bfloat16", "float32")))
-    pairs = itertools.product(("resnet18", "squeezenet1_0", "vgg16"), every_method())
+    others = [method for method in every_method() if method not in FIRST]
+    pairs = list(itertools.product(FIRST, NETWORKS)) + list(zip(others, itertools.cycle(NETWORKS)))
+    places = list(itertools.product((1, 4, 8), devices, ("bfloat16", "float32")))
     cells = []
-    for (network, method), (count, device, dtype) in zip(pairs, itertools.cycle(places), strict=False):
-        if (network, method) == ("vgg16", "cam"):
-            continue  # CAM is not defined for its head
+    for i, (method, network) in enumerate(pairs):
+        # 7 and 5 share no divisor with 18 and 6: each network goes through all places, in steps that change the most.
+        turn, start = divmod(i, len(NETWORKS))
+        count, device, dtype = places[(7 * turn + 5 * start) % len(places)]
         cells.append(Cell(method, network, dtype, device, count, 128 if scored(method) else 8))
     return cells

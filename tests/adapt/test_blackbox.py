@@ -59,6 +59,15 @@ def test_what_a_black_box_can_not_do():
         jax.block_until_ready(sscam.ablation_cam(apply, params, IMAGES, LABELS))
 
 
+def test_results_in_double_precision():
+    """As NumPy makes them of a division by an integer; JAX has float32 only, unless told otherwise."""
+    apply, params = adapt.black_box(
+        lambda images: logits(images).astype(np.float64), lambda images: images / np.ones(3)
+    )
+    assert apply.features(params, IMAGES)[0].dtype == apply(params, IMAGES).dtype == jnp.float32
+    np.testing.assert_allclose(apply(params, IMAGES), logits(np.asarray(IMAGES)), rtol=1e-5, atol=1e-6)
+
+
 def test_results_of_another_shape():
     apply, params = adapt.black_box(maps, maps)
     with pytest.raises(

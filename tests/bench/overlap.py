@@ -24,8 +24,9 @@ import sscam_jax as sscam
 from sscam_jax import data
 from sscam_jax.cams import _run
 from sscam_jax.evaluation import loop, run_folder
+from sscam_jax.networks import init_params
 from sscam_jax.networks.network import cut
-from sscam_jax.networks.registry import _network, init_params
+from sscam_jax.networks.registry import find
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -64,7 +65,7 @@ class Clock:
 def run(method: str, options: argparse.Namespace) -> str:
     """An evaluation, as a row of the table: the shares of its time, from the first batch that was written on."""
     clock = Clock()
-    apply = cut(_network("squeezenet1_1"), 5, None)
+    apply = cut(find("squeezenet1_1"), 5, None)
     params = init_params("squeezenet1_1", jax.random.key(0), num_classes=5)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as patches:
         folder = pathlib.Path(name)

@@ -1,6 +1,6 @@
 """Every method lowers for NVIDIA GPUs, on a machine without one: nothing in it is for CPUs only.
 
-Lowering ends before XLA's own compiler. Whether a program compiles, fits and is fast on a GPU, only a GPU tells.
+Lowering ends before XLA's own compiler, which `make accelerators` runs. Whether a program is fast, only a GPU tells.
 """
 
 import inspect

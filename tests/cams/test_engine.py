@@ -11,7 +11,7 @@ import pytest
 
 import sscam_jax as sscam
 from sscam_jax.cams import _run, _scores
-from sscam_jax.networks.registry import init_params
+from sscam_jax.networks import init_params
 from sscam_jax.types import Sections
 from tests import toy
 from tests.cams.explained import IMAGES, KEY, LABELS, PARAMS
@@ -94,11 +94,11 @@ def test_blocks_follow_the_size_of_the_arrays():
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])  # without and with a bias
 def test_sections_are_the_network(name):
     from sscam_jax.networks.network import cut
-    from sscam_jax.networks.registry import _network
+    from sscam_jax.networks.registry import find
 
     params = init_params(name, jax.random.key(0), num_classes=3)
     params = jax.tree.map(lambda leaf: leaf + 0.1 if leaf.ndim == 1 else leaf, params)
-    apply = cut(_network(name), 3, None)
+    apply = cut(find(name), 3, None)
     x = jax.random.normal(KEY, (1, 40, 45, 3))
     np.testing.assert_allclose(toy.in_sections(apply.sections, params, x), apply(params, x), rtol=1e-5, atol=1e-5)
 
@@ -106,9 +106,9 @@ def test_sections_are_the_network(name):
 @pytest.mark.parametrize("name", [model.name for model in sscam.models()])
 def test_sections_of_every_network_fit_each_other(name):
     from sscam_jax.networks.network import cut, template
-    from sscam_jax.networks.registry import _network
+    from sscam_jax.networks.registry import find
 
-    network = _network(name)
+    network = find(name)
     sections, params = cut(network, 5, None).sections, template(network, 5)
     images = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
     features = jax.eval_shape(sections.early, params, images)

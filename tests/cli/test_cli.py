@@ -1,6 +1,7 @@
 """`sscam` as a person meets it: files, tables, JSON, exit codes, one-line errors, Ctrl-C."""
 
 import importlib.util
+import inspect
 import json
 import os
 import pathlib
@@ -23,7 +24,8 @@ from typer.testing import CliRunner
 
 from sscam_jax import _support, cli, convert, networks
 from sscam_jax.cams import registry
-from sscam_jax.cli import evaluate, explain, train
+from sscam_jax.cli import _chosen, evaluate, explain, report, train
+from sscam_jax.report import _plan
 from tests import layouts
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -423,6 +425,13 @@ def test_help_has_examples():
         assert result.exit_code == 0
         assert f"  Examples:\n    sscam {' '.join(command)}" in result.stdout
     assert re.fullmatch(r"sscam \d+\.\d+\.\d+\n", _sscam("--version").stdout)
+
+
+def test_defaults_are_the_librarys():
+    """They stand twice, because help must not import JAX."""
+    assert tuple(_chosen.METHODS) == _plan.METHODS
+    for command in (explain.explain, report.report):
+        assert inspect.signature(command).parameters["frames"].default == _plan.FRAMES
 
 
 @pytest.mark.skipif(

@@ -60,7 +60,7 @@ def server(tmp_path, monkeypatch):
 
 
 def timm_tensors(model: str) -> dict[str, np.ndarray]:
-    shapes = rules.torchvision_shapes(convert.RULES[model], shared.template(registry._network(model), CLASSES))
+    shapes = rules.torchvision_shapes(convert.RULES[model], shared.template(registry.find(model), CLASSES))
     return {name: weight(name, shape) for name, shape in shapes.items()}
 
 

@@ -14,7 +14,7 @@ CLASSES = 3
 
 
 def template_of(name: str):
-    return registry._template(registry._network(name), CLASSES)
+    return registry.template_of(registry.find(name), CLASSES)
 
 
 def state_dict(name: str) -> dict[str, np.ndarray]:

@@ -1,8 +1,8 @@
 """The report of a run: what the file holds, and every control of it in a real browser."""
 
+import dataclasses
 import json
 import re
-import types
 
 import jax
 import numpy as np
@@ -85,11 +85,18 @@ def test_other_images_are_refused_and_none_are_needed(run, tmp_path):
         ValueError, match=r"batches are of other images than the run \(.* there, .* now\): give the batches"
     ):
         result.report(tmp_path / "a.html", batches=other)
-    stream = types.SimpleNamespace(about=batches.about, count=None)
-    with pytest.raises(ValueError, match="batches is a stream, expected numbered batches, .* give a list of batches"):
-        result.report(tmp_path / "a.html", batches=stream)
     result.report(tmp_path / "b.html")
     assert "made without the data set" in (tmp_path / "b.html").read_text("utf-8")
+
+
+def test_a_stream_is_refused(run, tmp_path):
+    """A run on this stream would have noted `about`; only its place in the configuration is taken here."""
+    result, _, _ = run
+    stream = data.from_dicts(iter([dict(image=np.zeros((2, 8, 8, 3), np.float32), label=np.zeros(2, int))]))
+    config = dict(result.stored.config, fingerprint=dict(data=dict(stream.about)))
+    noted = dataclasses.replace(result, stored=result.stored._replace(config=config))
+    with pytest.raises(ValueError, match="batches is a stream, expected numbered batches, .* give a list of batches"):
+        noted.report(tmp_path / "a.html", batches=stream)
 
 
 @needs_browser

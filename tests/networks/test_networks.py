@@ -27,13 +27,26 @@ def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
 
 
 def state_dict(name: str, num_classes: int = CLASSES) -> dict[str, np.ndarray]:
-    shapes = rules.torchvision_shapes(convert.RULES[name], registry._template(registry._network(name), num_classes))
+    shapes = rules.torchvision_shapes(convert.RULES[name], registry.template_of(registry.find(name), num_classes))
     return {tensor: weight(tensor, shape) for tensor, shape in shapes.items()}
+
+
+def every_stage(network: shared.Network, num_classes: int, params, images):
+    """The maps after each stage of a network, and its logits."""
+
+    @jax.jit
+    def run(params, state):
+        module, seen = shared.bind(network, num_classes, params), {}
+        for stage, function in module.body().items():
+            seen[stage] = state = function(state)
+        return seen, module.classify(module.pool(state))
+
+    return run(params, images)
 
 
 def shapes_only(name: str, layer: str | None = None):
     """A network and the shapes of its parameters, without any weights."""
-    network = registry._network(name)
+    network = registry.find(name)
     return shared.cut(network, CLASSES, layer), shared.template(network, CLASSES)
 
 
@@ -128,7 +141,7 @@ def test_a_name_of_a_group_equals_its_last_stage():
         assert shapes_only(name, group)[0] == shapes_only(name, stage)[0]
     assert shapes_only("resnet18", "layer3")[0] != shapes_only("resnet18", "layer4")[0]
     assert shapes_only("squeezenet1_0")[0] != shapes_only("squeezenet1_1")[0]
-    assert shared.cut(registry._network("vgg16"), 2, None) != shared.cut(registry._network("vgg16"), 3, None)
+    assert shared.cut(registry.find("vgg16"), 2, None) != shared.cut(registry.find("vgg16"), 3, None)
 
 
 def test_two_loads_share_one_compilation():

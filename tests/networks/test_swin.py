@@ -15,7 +15,7 @@ from sscam_jax.networks import registry
 from sscam_jax.networks.swin import Swin, _together
 from tests import toy
 from tests.golden.random_tensors import summary, uniform, weight
-from tests.networks.test_networks import relative_error
+from tests.networks.test_networks import every_stage, relative_error
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parent.parent / "golden/swin.npz"))
 CLASSES = 7
@@ -40,17 +40,9 @@ def images(batch: int, height: int, width: int) -> jax.Array:
 
 @pytest.mark.parametrize("size", [pytest.param(SIZES[0], marks=pytest.mark.slow), SIZES[1]])
 def test_every_layer_and_the_logits_equal_pytorchs(size, quick_compilation):
-    network, prefix = registry._network("swin_t"), f"{size[0]}x{size[1]}/"
+    network, prefix = registry.find("swin_t"), f"{size[0]}x{size[1]}/"
     params = networks.load("swin_t", checkpoint=state_dict(network), num_classes=CLASSES)[1]
-
-    @jax.jit
-    def run(params, state):
-        module, seen = shared.bind(network, CLASSES, params), {}
-        for stage, function in module.body().items():
-            seen[stage] = state = function(state)
-        return seen, module.classify(module.pool(state))
-
-    seen, logits = run(params, images(1, *size))
+    seen, logits = every_stage(network, CLASSES, params, images(1, *size))
     assert {prefix + stage for stage in (*seen, "logits")} == {key for key in GOLDEN if key.startswith(prefix)}
     for stage, maps in seen.items():
         assert relative_error(summary(np.asarray(maps)), GOLDEN[prefix + stage]) <= 2e-6, stage
@@ -58,7 +50,7 @@ def test_every_layer_and_the_logits_equal_pytorchs(size, quick_compilation):
 
 
 def test_names_and_shapes_are_torchvisions():
-    shapes = {name: tensor.shape for name, tensor in state_dict(registry._network("swin_t")).items()}
+    shapes = {name: tensor.shape for name, tensor in state_dict(registry.find("swin_t")).items()}
     assert shapes["features.1.0.attn.relative_position_bias_table"] == (169, 3)
     assert shapes["features.6.reduction.weight"] == (768, 1536) and "features.6.reduction.bias" not in shapes
     # torchvision's own count, of 1000 classes.

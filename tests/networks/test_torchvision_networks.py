@@ -15,7 +15,7 @@ from sscam_jax.networks import registry
 from sscam_jax.networks.convnext import Sizes
 from sscam_jax.networks.inverted import Block, InvertedResidual, Style
 from tests.golden.random_tensors import summary, uniform, weight
-from tests.networks.test_networks import relative_error
+from tests.networks.test_networks import every_stage, relative_error
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parent.parent / "golden/torchvision_networks.npz"))
 CLASSES, SIZE = 7, (97, 70)
@@ -37,7 +37,7 @@ QUICK = ("mobilenet_v3_small", "convnext_tiny")  # and the others in `make test-
 
 
 def shapes_of(name: str, num_classes: int = CLASSES) -> dict[str, tuple[int, ...]]:
-    return rules.torchvision_shapes(convert.RULES[name], shared.template(registry._network(name), num_classes))
+    return rules.torchvision_shapes(convert.RULES[name], shared.template(registry.find(name), num_classes))
 
 
 def state_dict(name: str) -> dict[str, np.ndarray]:
@@ -46,17 +46,9 @@ def state_dict(name: str) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in NAMES])
 def test_every_layer_and_the_logits_equal_torchvisions(name, quick_compilation):
-    network = registry._network(name)
+    network = registry.find(name)
     params = networks.load(name, checkpoint=state_dict(name), num_classes=CLASSES)[1]
-
-    @jax.jit
-    def run(params, state):
-        module, seen = shared.bind(network, CLASSES, params), {}
-        for stage, function in module.body().items():
-            seen[stage] = state = function(state)
-        return seen, module.classify(module.pool(state))
-
-    seen, logits = run(params, jnp.asarray(uniform("images", (1, *SIZE, 3))))
+    seen, logits = every_stage(network, CLASSES, params, jnp.asarray(uniform("images", (1, *SIZE, 3))))
     expected = {key.removeprefix(f"{name}/") for key in GOLDEN if key.startswith(f"{name}/")}
     assert {*seen, "logits", "smallest"} == expected
     for stage, maps in seen.items():
@@ -77,7 +69,7 @@ def test_as_many_parameters_as_torchvision_publishes(name):
 
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny"])
 def test_conversion_is_a_bijection(name):
-    tensors, template = state_dict(name), shared.template(registry._network(name), CLASSES)
+    tensors, template = state_dict(name), shared.template(registry.find(name), CLASSES)
     params = rules.torchvision_to_flax(tensors, convert.RULES[name], template)
     back = rules.flax_to_torchvision(params, convert.RULES[name])
     assert back.keys() == tensors.keys()
@@ -86,7 +78,7 @@ def test_conversion_is_a_bijection(name):
 
 
 def test_the_older_names_of_densenets_file():
-    tensors, template = state_dict("densenet121"), shared.template(registry._network("densenet121"), CLASSES)
+    tensors, template = state_dict("densenet121"), shared.template(registry.find("densenet121"), CLASSES)
     new = rules.torchvision_to_flax(tensors, convert.RULES["densenet121"], template)
     older = {
         key.replace(f"{kind}{i}.", f"{kind}.{i}.") if "denselayer" in key else key: tensor

@@ -19,7 +19,7 @@ from sscam_jax.networks import registry
 from sscam_jax.networks.vit import ViT
 from tests import toy
 from tests.golden.random_tensors import summary, uniform, weight
-from tests.networks.test_networks import relative_error
+from tests.networks.test_networks import every_stage, relative_error
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parent.parent / "golden/vit.npz"))
 CLASSES, LABEL = 7, 3
@@ -78,19 +78,11 @@ def tokens(state) -> np.ndarray:
     ("name", "batch", "rename"), [pytest.param("vit_b_16", 1, str, marks=pytest.mark.slow), ("vit_s_16", 2, timm_name)]
 )
 def test_every_layer_the_logits_and_grad_cam_equal_pytorchs(name, batch, rename, quick_compilation):
-    network = registry._network(name)
+    network = registry.find(name)
     tensors = {rename(key): weight(rename(key), shape) for key, shape in names_and_shapes(network).items()}
     apply, params = networks.load(name, checkpoint=tensors, num_classes=CLASSES)
     x = images(batch, 224)
-
-    @jax.jit
-    def run(params, state):
-        module, seen = shared.bind(network, CLASSES, params), {}
-        for stage, function in module.body().items():
-            seen[stage] = state = function(state)
-        return seen, module.classify(module.pool(state))
-
-    seen, logits = run(params, x)
+    seen, logits = every_stage(network, CLASSES, params, x)
     assert {rename(stage) for stage in seen} | {"logits"} == {
         key.partition("/")[2] for key in GOLDEN if key.startswith(name) and key != f"{name}/grad_cam"
     }
@@ -111,7 +103,7 @@ def test_every_layer_the_logits_and_grad_cam_equal_pytorchs(name, batch, rename,
     ],
 )
 def test_names_and_shapes_are_torchvisions(name, count, tensors):
-    shapes = names_and_shapes(registry._network(name))
+    shapes = names_and_shapes(registry.find(name))
     assert len(shapes) == count
     assert tensors.items() <= shapes.items()
     parameters = sum(np.prod(shape) for shape in shapes.values())
@@ -142,11 +134,11 @@ def test_conversion_is_a_bijection_under_three_namings():
 
 
 def test_registered_tiny_loads_converts_and_starts_at_random(monkeypatch, tmp_path):
-    monkeypatch.setitem(registry._NETWORKS, "tiny", TINY)
+    monkeypatch.setitem(registry.NETWORKS, "tiny", TINY)
     monkeypatch.setitem(convert.RULES, "tiny", TABLE)
     tensors = {timm_name(name): weight(name, shape) for name, shape in names_and_shapes().items()}
     theirs, ours = tmp_path / "theirs.npz", tmp_path / "ours.safetensors"
-    registry.convert.write_checkpoint(theirs, tensors)
+    convert.write_checkpoint(theirs, tensors)
     networks.convert_checkpoint(theirs, "tiny", ours, num_classes=CLASSES)
     loads = [networks.load("tiny", checkpoint=c, num_classes=CLASSES) for c in (theirs, ours, tensors, tiny_params())]
     for apply, params in loads:
@@ -159,7 +151,7 @@ def test_registered_tiny_loads_converts_and_starts_at_random(monkeypatch, tmp_pa
 
 @pytest.mark.parametrize("name", ["vit_b_16", "vit_s_16"])
 def test_default_layer_is_the_last_attentions_input(name):
-    network = registry._network(name)
+    network = registry.find(name)
     apply, params = shared.cut(network, CLASSES, None), shared.template(network, CLASSES)
     maps, carry = jax.eval_shape(apply.features, params, jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32))
     width = params["class_token"].shape[2]
@@ -176,7 +168,7 @@ def test_default_layer_is_the_last_attentions_input(name):
 
 
 def test_images_of_other_sizes_are_refused():
-    network = registry._network("vit_s_16")
+    network = registry.find("vit_s_16")
     apply, params = shared.cut(network, CLASSES, None), shared.template(network, CLASSES)
     for shape in ((1, 256, 256, 3), (1, 224, 208, 3), (1, 224, 224, 1)):
         with pytest.raises(

@@ -49,7 +49,7 @@ def test_thin_layers_keep_their_kernel():
 
 @pytest.mark.parametrize("name,count", [("resnet18", 13), ("squeezenet1_0", 8), ("squeezenet1_1", 8), ("vgg16", 13)])
 def test_every_3x3_layer_of_stride_1_is_found(name, count):
-    assert len(network._conv3x3_paths(registry._NETWORKS[name])) == count
+    assert len(network._conv3x3_paths(registry.NETWORKS[name])) == count
 
 
 def test_networks_answer_the_same():

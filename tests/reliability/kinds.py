@@ -13,8 +13,8 @@ from PIL import Image
 
 from sscam_jax.convert import CheckpointError, read_checkpoint, read_metadata, write_checkpoint
 from sscam_jax.data import source
+from sscam_jax.data.images import open_image
 from sscam_jax.data.layouts import Annotation, read_annotation
-from sscam_jax.data.preprocess import open_image
 from sscam_jax.evaluation import run_folder
 from sscam_jax.evaluation.result import Result
 from tests.evaluation.test_run_folder import NOTED, PRINT, SEAL, part

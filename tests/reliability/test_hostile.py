@@ -16,8 +16,8 @@ from PIL import Image
 
 from sscam_jax.convert import CheckpointError, read_checkpoint
 from sscam_jax.data import source
+from sscam_jax.data.images import open_image
 from sscam_jax.data.layouts import read_annotation
-from sscam_jax.data.preprocess import open_image
 from sscam_jax.evaluation import run_folder
 from tests.evaluation.test_run_folder import NOTED, PRINT, SEAL, part
 from tests.reliability import mutations

@@ -58,6 +58,8 @@ class ExampleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
                     "image": example.image,  # a path or bytes, because TFDS needs TensorFlow to encode an array
                     "name": example.name,
                     "label": example.label,
+                    # A record has every field. `records` reads "no annotation" from `problem`, and an unknown size from
+                    # −1.
                     "boxes": np.zeros((0, 4), np.float32) if example.boxes is None else example.boxes,
                     "size": np.array(example.size or (-1, -1), np.int32),
                     "problem": example.problem,

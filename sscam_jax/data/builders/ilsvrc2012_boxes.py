@@ -25,6 +25,7 @@ class Ilsvrc2012Boxes(ExampleBuilder):
             homepage="https://image-net.org/challenges/LSVRC/2012/",
             citation="Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015",
             metadata=tfds.core.MetadataDict(),
+            # In the order of the source, so that an image has the same id as from its files.
             disable_shuffling=True,
         )
 

@@ -24,6 +24,7 @@ class Stanford40(ExampleBuilder):
             homepage="http://vision.stanford.edu/Datasets/40actions.html",
             citation="Yao et al., Human Action Recognition by Learning Bases of Action Attributes and Parts, ICCV 2011",
             metadata=tfds.core.MetadataDict(),
+            # In the order of the source, so that an image has the same id as from its files.
             disable_shuffling=True,
         )
 

@@ -1,13 +1,12 @@
-"""Every method compiles for TPUs, in the memory of its chunk, and leaves the device only where it must.
+"""Every method compiles for TPUs and GPUs, in the memory of its chunk, and leaves the device only where it must.
 
-`make accelerators` runs this; it takes hours of processor time, most of it in the compiler.
+`make accelerators` runs this; it takes hours of processor time, most of it in the compilers.
 """
 
 import jax
 import pytest
 
-pytest.importorskip("libtpu")
-from tests.accelerators.programs import Cell, bare, compiled, covering, problems
+from tests.accelerators.programs import GPUS, TPUS, Cell, bare, compiled, covering, problems
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +20,8 @@ def as_users_compile():
     jax.config.update("jax_default_matmul_precision", before)
 
 
-@pytest.mark.parametrize("cell", covering(), ids=lambda cell: "-".join(map(str, cell)))
-def test_compiles_for_a_tpu(cell: Cell):
+@pytest.mark.parametrize("cell", covering(TPUS) + covering(GPUS), ids=lambda cell: "-".join(map(str, cell)))
+def test_compiles(cell: Cell):
+    pytest.importorskip("jax_plugins.xla_cuda12" if cell.device in GPUS else "libtpu")
     plain = bare(cell.network, cell.dtype, cell.device, cell.chunk)
     assert not problems(cell, compiled(cell), plain)
