@@ -209,6 +209,16 @@ def _unfinished(folder: pathlib.Path, noted: Mapping[str, Any], there: Mapping[i
     return found if count is not None else ["what follows in the data set"]
 
 
+def _with_images(folder: pathlib.Path, found: Mapping[int, parts.Read]) -> list[parts.Read]:
+    """The parts that hold an image; an error where there is none."""
+    if full := [part for part in found.values() if len(part.arrays["ids"])]:
+        return full
+    why = "no batch is measured yet. Run `sscam evaluate`, or sscam.evaluate, with this folder first"
+    if found:
+        why = "no image has a class to explain. Explain the predicted class, target='predicted', in another folder"
+    raise ValueError(f"'{folder}' holds no results: {why}")
+
+
 def read(folder: pathlib.Path) -> Stored:
     """All parts of a run folder, as one.
 
@@ -225,12 +235,7 @@ def read(folder: pathlib.Path) -> Stored:
     said = config.read(folder)
     noted = config.notes(folder, said)
     found = _readable(folder, len(noted["methods"]))
-    full = [part for part in found.values() if len(part.arrays["ids"])]
-    if not full:
-        why = "no batch is measured yet. Run `sscam evaluate`, or sscam.evaluate, with this folder first"
-        if found:
-            why = "no image has a class to explain. Explain the predicted class, target='predicted', in another folder"
-        raise ValueError(f"'{folder}' holds no results: {why}")
+    full = _with_images(folder, found)
     ids = np.concatenate([part.arrays["ids"] for part in full])
     order = np.argsort(ids, kind="stable")
     if len(twice := ids[order][1:][ids[order][1:] == ids[order][:-1]]):
