@@ -163,9 +163,10 @@ def train_head(
             "in (0, 1) and numbers of at least 1"
         )
     seen = pictures(source)
-    learn, keep = _split(seen.targets, kept_back, seed)
     before, params = networks.load(name, layer=layer, checkpoint=checkpoint)
     cached = _cached(before, params, source, seen.ids, size)
+    # After the images are read: one that can't be read is the better message.
+    learn, keep = _split(seen.targets, kept_back, seed)
     n_classes = seen.targets.shape[1]
     fresh = _fresh_where_new(name, params, n_classes, seed)
     apply, params = networks.load(name, layer=layer, checkpoint=fresh, num_classes=n_classes)
