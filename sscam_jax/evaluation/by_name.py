@@ -94,6 +94,7 @@ def run(study: Study, out: pathlib.Path, *, workers: int = 0, process: tuple[int
         ValueError: a setting is not possible, or the folder holds another run.
         FileNotFoundError: the data or the checkpoint is not there.
     """
+    # Mistakes first: listing the data and loading the weights take long.
     for spec in study.methods:
         parse(spec)
     source = data.subset(data.source(study.data), study.limit, study.seed)
@@ -107,7 +108,7 @@ def run(study: Study, out: pathlib.Path, *, workers: int = 0, process: tuple[int
     about = dict(model=model.name, layer=study.layer or model.default_layer, limit=study.limit)
     options: dict[str, Any] = dict(seed=study.seed, keys=study.keys, target=study.target, process=process)
     found = evaluate(apply, params, batches, study.methods, names, out=out, about=about, **options)
-    if not found.stored.unfinished:
+    if not found.stored.unfinished:  # of several processes, the last one draws
         metric = "energy" if "energy" in found.metrics else found.stored.results.metrics[0]
         plots.save(draw_gallery(found, batches, metric), out / "gallery.png")
     return found
@@ -147,6 +148,7 @@ def draw_gallery(found: Result, batches: data.Loader, metric: str) -> Any:
         passes=results.passes[:, shown],
     )
 
+    # Methods share many of their best and worst images: each is decoded once.
     @functools.cache
     def seen(image: int) -> Any:
         one = dataclasses.replace(batches.source, ids=np.array([ids[results.names[image]]]))
@@ -155,6 +157,7 @@ def draw_gallery(found: Result, batches: data.Loader, metric: str) -> Any:
 
     def load(method: str, image: int) -> gallery.Explained:
         batch, kept = seen(image), stored.kept_maps(image, method)
+        # Of the first noise key, whose values chose the image.
         [saliency_map] = pictures.decoded(kept[:1], batch.images.shape[1:-1])
         photo = data.photograph(np.asarray(batch.images[0]), mean=batches.mean, std=batches.std)
         return gallery.Explained(photo, results.names[image], saliency_map, np.asarray(batch.boxes[0]))

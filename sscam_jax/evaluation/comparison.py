@@ -145,6 +145,7 @@ def _section(
     columns, control = np.arange(len(specs)), np.array([is_control(method) for method in results.methods])
     score = np.array([_SIGN[spec.better] for spec in specs.values()])[None] * found.means
     best, first = _best(score, ~control), _best(score, control)
+    # A control that is only as good counts too: then the metric does not tell the method from it.
     wins = (first >= 0) & (best >= 0) & (score[first, columns] >= score[best, columns])
     margins = np.array([MARGIN[spec.unit] for spec in specs.values()])
     difference = intervals.differences(found, specs, np.full(len(specs), baseline), margins)

@@ -167,6 +167,7 @@ def with_agreement(stored: run_folder.Stored, size: int) -> Results:
     places = list(zip(*np.nonzero(there), strict=True))
     references = tuple(places.index((0, results.methods.index(name))) for name in (SCORE_CAM, GRAD_CAM))
     found = np.full((*results.passes.shape, 2), np.nan, np.float32)
+    # Image by image: the maps of all methods for all images need not fit in memory.
     for i in range(len(results.names)):
         kept = [stored.kept_maps(i, method) for method in results.methods]
         maps = [pictures.decoded(kept[m][r : r + 1], (size, size)) for r, m in places]

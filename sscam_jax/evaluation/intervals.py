@@ -135,7 +135,8 @@ def _spread(found: Sample, values: Float[np.ndarray, "m n"], k: int, fewest: int
     variance = scale * (together**2).sum(1) + more
     mean = values @ weights
     if ends:
-        # Agresti and Coull divide by n, not by n − 1.
+        # Agresti and Coull divide by n, not by n − 1. Where classes differ in size, n is that of equal images which
+        # would give this variance.
         return _with_ends(
             mean, variance * (count - 1) / count, 1 / (np.bincount(photographs, weights) ** 2).sum(), np.array(ends)
         )

@@ -20,6 +20,7 @@ _EXAMPLES = 2
 
 
 def _rounded(value: float) -> float | None:
+    # Five digits, more than a chart shows: values are most of the file where photographs are left out.
     return None if math.isnan(value) else float(f"{value:.5g}")
 
 
@@ -65,7 +66,7 @@ def _dots(found: Comparison) -> Iterator[dict[str, Any]]:
         if np.isnan(ends[0]).all():
             continue
         low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
-        places = 100 * (ends - low) / ((high - low) or 1.0)
+        places = 100 * (ends - low) / ((high - low) or 1.0)  # equal means have no scale: all stand at 0
         decimals = tables.decimals_of(spec, ends[0])
         rows = [
             dict(
@@ -142,7 +143,7 @@ def _maps(stored: Stored, examples: set[tuple[int, str]]) -> tuple[list[Any], di
     places: dict[str, int] = {}
     for image, method in sorted(examples):
         kept = stored.kept_maps(image, method)[0]
-        if kept.ndim == 2:
+        if kept.ndim == 2:  # sounds and volumes have no photograph for a map to lie on
             places[f"{image} {method}"] = len(maps)
             maps.append(dict(map=pages.array(kept)) if kept.dtype == np.uint8 else dict(raw=pages.array(kept)))
     return maps, places
@@ -150,7 +151,7 @@ def _maps(stored: Stored, examples: set[tuple[int, str]]) -> tuple[list[Any], di
 
 def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     def flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value:  # an empty one is shown as it is, or its line would be missing
             for key, each in value.items():
                 yield from flat(each, f"{name}.{key}" if name else str(key))
         else:

@@ -31,6 +31,7 @@ def write(stored: Stored, path: pathlib.Path) -> None:
     pyarrow, parquet = imported("pyarrow"), imported("pyarrow.parquet")
     results = stored.results
     keys, methods, n, _ = results.values.shape
+    # A method without noise has no passes, and no row, at the other keys.
     measured = (results.passes != 0).reshape(-1)
 
     def spread(values: Any, axis: int) -> np.ndarray:
@@ -120,6 +121,7 @@ def read(path: pathlib.Path) -> Results:
         array[keys, m, n] = values
         return array
 
+    # What belongs to an image stands in each of its rows: the first one is enough.
     _, first = np.unique(n, return_index=True)
     values = np.stack([columns[name] for name in metrics], -1)
     return Results(

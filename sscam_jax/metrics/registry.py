@@ -214,6 +214,7 @@ METRICS: Mapping[str, Metric] = {
         family="robustness",
         summary="largest relative change of the map under slight noise",
         reruns=True,
+        fewest=20,
     ),
 }
 """Every metric by its name on the command line."""

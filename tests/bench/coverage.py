@@ -25,7 +25,10 @@ KINDS = {
     "average-drop": "all", "average-gain": "all", "average-increase": "all", "energy": "all",
     "energy-over-area": "all", "pointing": "all", "insertion": "40", "deletion": "40",
 }  # fmt: skip
-MORE = dict.fromkeys(("complexity", "sparseness", "coherency", "adcc", "infidelity"), "128")
+MORE = dict.fromkeys(("complexity", "sparseness", "coherency", "adcc", "infidelity"), "128") | {
+    "max-sensitivity": "robustness"
+}
+MORE |= {"average-drop-authors": "all", "average-increase-authors": "all"}
 CONFIRMED = ("road", "iou")
 _CONSTANT = ("uniform", "fake-cam", "cam")  # `cam` is `grad-cam` on ResNet-18
 
