@@ -119,14 +119,16 @@ class _Server:
         return visit.corner(photo, corners, *event.index)
 
 
-def _photographs(gradio: Any) -> tuple[Any, Any]:
+def _photographs(gradio: Any) -> tuple[Any, Any, Any]:
+    """Two places for photographs, and what is told of the box on the first."""
     source: dict[str, Any] = dict(sources=["upload", "webcam"], type="filepath", height=280)
     photo = gradio.Image(label="Photograph", **source)
+    told = gradio.Markdown("Click two corners on the photograph to measure the energy in a box.")
     try:
         gradio.Examples([[str(path)] for path in data.demo_photographs()], [photo], cache_examples=False)
     except ValueError:
         pass  # the demo's photographs are not installed
-    return photo, gradio.Image(label="Second photograph (optional)", **source)
+    return photo, gradio.Image(label="Second photograph (optional)", **source), told
 
 
 def _classes(checkpoint: str) -> list[tuple[str, str]]:
@@ -166,7 +168,7 @@ def _shown(gradio: Any) -> _Shown:
     return _Shown(
         costs=gradio.Dataframe(headers=heading, label="Forecast, without compilation", interactive=False),
         state=state,
-        maps=gradio.Gallery(label="Maps", columns=3, object_fit="contain", format="png"),
+        maps=gradio.Gallery(label="Maps", elem_id="maps", object_fit="contain", format="png"),
         numbers=gradio.Dataframe(headers=[*_NUMBERS, "energy in box %"], label="Numbers", interactive=False),
         report=gradio.HTML(elem_id="report"),
         files=gradio.File(label="Report, picture, arrays", file_count="multiple"),
@@ -229,8 +231,7 @@ def build(checkpoints: Sequence[str] = CHECKPOINTS) -> Any:
         box, corners = gradio.State(None), gradio.State([])
         with gradio.Row():
             with gradio.Column():
-                photo, second = _photographs(gradio)
-                told = gradio.Markdown("Click two corners on the photograph to measure the energy in a box.")
+                photo, second, told = _photographs(gradio)
             with gradio.Column():
                 controls = _controls(gradio, checkpoints, photo, second, box)
                 buttons = _buttons(gradio)
@@ -278,6 +279,10 @@ def launch(app: Any, *, host: str = "127.0.0.1", port: int | None = None, **opti
     # Fonts of this machine: gradio's themes fetch theirs.
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     css = "#report iframe { width: 100%; height: 80vh; border: 0; }"
+    # gradio gives one map the whole width, and cuts off what is higher than the gallery.
+    css += (
+        "#maps .grid-container { grid-template-columns: repeat(auto-fill, minmax(min(16rem, 100%), 1fr)) !important }"
+    )
     return app.launch(
         server_name=host,
         server_port=port,
