@@ -67,3 +67,5 @@ def prepare_jax() -> None:
     # A folder that the user chose, by JAX_COMPILATION_CACHE_DIR for instance, is kept.
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+        # JAX keeps what took a second to compile. The dozens of smaller programs of a command take seconds together.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

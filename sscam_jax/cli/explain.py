@@ -52,7 +52,7 @@ def _tell(found: "Explanation") -> None:
     """What must be known of an explanation besides its numbers."""
     from sscam_jax.report.result import by_class, frames_left_out
 
-    for line in frames_left_out(found):
+    for line in [*found.notes, *frames_left_out(found)]:
         write(f"note: {line}", error=True)
     # A film gets one line per class and method, not one per frame.
     for each in by_class(found):

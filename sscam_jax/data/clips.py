@@ -41,10 +41,12 @@ class Clip(NamedTuple):
     Attributes:
         images: upright RGB images.
         frames: the place of each in its file; None for the image of a file that has only one.
+        stored: the width and height in the file, where a large JPEG was decoded at a smaller size.
     """
 
     images: Sequence[Image.Image]
     frames: Sequence[Frame | None]
+    stored: tuple[int, int] | None = None
 
 
 def _chosen(total: int, most: int) -> list[int]:
@@ -72,10 +74,10 @@ def _opened(image: Image.Image, most: int) -> Clip:
     return Clip(images, frames)
 
 
-def _open(file: str | os.PathLike[str]) -> Image.Image:
-    """Open an image; a JPEG of more pixels than Pillow's limit is decoded at 1/2, 1/4 or 1/8 of its sides."""
+def _open(file: str | os.PathLike[str]) -> tuple[Image.Image, tuple[int, int] | None]:
+    """Open an image. A JPEG of more pixels than Pillow's limit is decoded at 1/2, 1/4 or 1/8 of its sides: `stored`."""
     try:
-        return Image.open(file)
+        return Image.open(file), None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         # Of a progressive JPEG, all coefficients are in memory at once, at whatever size it is decoded.
         if (smaller := _smaller_jpeg(file)) is None:
@@ -83,8 +85,8 @@ def _open(file: str | os.PathLike[str]) -> Image.Image:
         return smaller
 
 
-def _smaller_jpeg(file: str | os.PathLike[str]) -> Image.Image | None:
-    """A large JPEG, set to be decoded at a size within Pillow's limit; None where that can't be."""
+def _smaller_jpeg(file: str | os.PathLike[str]) -> tuple[Image.Image, tuple[int, int]] | None:
+    """A large JPEG, set to be decoded at a size within Pillow's limit, and its own size; None where that can't be."""
     try:
         image = JpegImagePlugin.JpegImageFile(file)
     except SyntaxError:  # another format
@@ -96,7 +98,7 @@ def _smaller_jpeg(file: str | os.PathLike[str]) -> Image.Image | None:
         image.close()
         return None
     image.draft(None, (width // scale, height // scale))
-    return image
+    return image, (width, height)
 
 
 def _decoded(path: pathlib.Path, name: str) -> Iterator[Any]:
@@ -158,8 +160,10 @@ def clip(image: ImageLike, name: str, most: int) -> Clip:
     if isinstance(image, str | os.PathLike) and pathlib.Path(image).suffix.lower() in VIDEO_ENDINGS:
         return _video(pathlib.Path(image), name, most)
     if isinstance(image, str | os.PathLike):
-        with pillow_errors(str(pathlib.Path(image))), _open(image) as opened:
-            return _opened(opened, most)
+        with pillow_errors(str(pathlib.Path(image))):
+            file, stored = _open(image)
+            with file as opened:
+                return _opened(opened, most)._replace(stored=stored)
     if getattr(image, "n_frames", 1) > 1:
         with pillow_errors(name):
             return _opened(image, most)  # type: ignore[arg-type]

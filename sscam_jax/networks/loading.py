@@ -217,8 +217,9 @@ def load(
         params = _fill(tensors, network, num_classes, "the mapping", ours)
     else:
         params = _read(_locate(checkpoint, network), network, num_classes)
-    # A copy, because `jnp.asarray` may share memory with the mapping, and its owner may change the mapping later.
-    return apply, jax.tree.map(jnp.array, params)
+    # A copy, because JAX may share memory with the mapping, and its owner may change the mapping later. NumPy makes it:
+    # `jnp.array` would compile a program for every shape.
+    return apply, jax.device_put(jax.tree.map(np.array, params))
 
 
 def convert_checkpoint(

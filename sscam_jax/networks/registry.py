@@ -32,7 +32,6 @@ class Model(NamedTuple):
 
     Attributes:
         name: the name of the network.
-        layers: the layers where it can be cut. A group such as `layer4` stands for its last stage.
         default_layer: the layer that is explained by default. For a CNN it is the layer of the SS-CAM paper, for a ViT
             the input of the last attention, for Swin the last maps.
         checkpoints: the names of its known checkpoints.
@@ -40,10 +39,16 @@ class Model(NamedTuple):
     """
 
     name: str
-    layers: tuple[str, ...]
     default_layer: str
     checkpoints: tuple[str, ...]
     default_checkpoint: str | None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers where it can be cut. A group such as `layer4` stands for its last stage."""
+        # Not a field, because the network is built to find its layers, and who wants one network builds no other.
+        network = NETWORKS[self.name]
+        return network.groups + stage_names(network)
 
 
 def checkpoints_of(network: Network) -> tuple[str, ...]:
@@ -69,7 +74,6 @@ def models() -> tuple[Model, ...]:
     return tuple(
         Model(
             network.name,
-            network.groups + stage_names(network),
             network.default_layer,
             checkpoints_of(network),
             next(iter(checkpoints_of(network)), None),

@@ -168,9 +168,10 @@ def plan(request: Request, apply: Apply, params: Params, progress: Progress | No
     devices = jax.local_devices() if jax.local_device_count() > 1 else None
     planned = {}
     for text in dict.fromkeys(request.methods):
-        options: dict[str, Any] = dict(chunk_size=request.chunk_size)
+        # As it will run, so that JAX finds this trace again.
+        options: dict[str, Any] = dict(chunk_size=request.chunk_size, devices=devices)
         method, choices = bound(text, request, **options)
-        shapes = jax.eval_shape(functools.partial(method, apply), params, images, labels)
+        shapes = jax.eval_shape(functools.partial(_same_noise, method, apply), params, images, labels)
         if shapes.logits.shape[-1] != request.num_classes:
             raise ValueError(f"the network has {shapes.logits.shape[-1]} logits, expected {request.num_classes}")
         passes = None
@@ -179,7 +180,7 @@ def plan(request: Request, apply: Apply, params: Params, progress: Progress | No
             passes = min(whole, choices["budget"] or whole)
         # `progress` is a static argument: one that is given compiles a program of its own.
         shown = progress if passes is not None and passes > _LONG else None
-        method, _ = bound(text, request, devices=devices, progress=shown, **options)
+        method, _ = bound(text, request, progress=shown, **options)
         planned[text] = Planned(functools.partial(_same_noise, method, apply, params), choices, passes)
     return planned
 

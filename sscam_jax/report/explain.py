@@ -22,7 +22,7 @@ from sscam_jax.report import _faithfulness, _network
 from sscam_jax.report._network import Network, load
 from sscam_jax.report._plan import FRAMES, METHODS, Planned, Request, plan
 from sscam_jax.report._progress import Progress
-from sscam_jax.report.result import Class, Explanation, stacked, together
+from sscam_jax.report.result import Class, Explanation, read_smaller, stacked, together
 from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD, Apply, Params, Saliency
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ def _timed(method: Planned, images: Array, label: int) -> tuple[Saliency, Float[
     """The maps of some images, and the seconds that each took."""
     began = time.perf_counter()
     # device_get waits for the values: JAX returns before they are computed, and the time would be that of asking.
-    saliency = jax.device_get(method.run(images, jnp.full(len(images), label, jnp.int32)))
+    saliency = jax.device_get(method.run(images, jax.device_put(np.full(len(images), label, np.int32))))
     return saliency, np.full(len(images), (time.perf_counter() - began) / len(images))
 
 
@@ -112,6 +112,7 @@ def _explained(
         network=str(network),
         request=request,
         faithfulness=measured,
+        notes=read_smaller(clip, name),
     )
 
 

@@ -168,6 +168,8 @@ def _settings(founds: Sequence[Explanation]) -> Iterator[tuple[str, str]]:
     for i, found in enumerate(founds):
         yield f"network {i + 1}" if len(founds) > 1 else "network", found.network
         yield "hash of its parameters", str(found.about.get("parameters", "unknown"))
+    for note in first.notes:
+        yield "note", note
     for method, choices in first.about.get("methods", {}).items():
         yield method, ", ".join(f"{name}={value}" for name, value in choices.items()) or "no options"
     for field in dataclasses.fields(first.request):

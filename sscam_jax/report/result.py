@@ -59,6 +59,7 @@ class Explanation:
         request: what was asked for.
         about: what else the maps depend on: the network by name, its parameters' hash, every choice, versions.
         faithfulness: by method, Average Drop, insertion and deletion of each row, where they were asked for.
+        notes: what else must be known of the images, a line each.
     """
 
     images: Sequence[Image.Image]
@@ -72,6 +73,7 @@ class Explanation:
     request: Request = dataclasses.field(default_factory=Request)
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     faithfulness: Mapping[str, Faithfulness] = dataclasses.field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def rows(self) -> list[plots.Row]:
@@ -155,9 +157,8 @@ class Explanation:
     def __repr__(self) -> str:
         """The table, with the network above it."""
         table = Table(self.names, list(self.saliency))
-        return "\n".join(
-            [self.network, table.heading(), *table.lines(self), *frames_left_out(self), *passes_left_out(self)]
-        )
+        below = [*self.notes, *frames_left_out(self), *passes_left_out(self)]
+        return "\n".join([self.network, table.heading(), *table.lines(self), *below])
 
     def _repr_html_(self) -> str:
         """The picture, or the film, with the table below it; text has the page's own colours."""
@@ -192,6 +193,7 @@ def together(parts: Sequence[Explanation]) -> Explanation:
         seconds={method: joined("seconds", method) for method in first.saliency},
         full={method: joined("full", method) for method in first.saliency},
         faithfulness={method: _joined([part.faithfulness[method] for part in parts]) for method in first.faithfulness},
+        notes=[note for part in parts for note in part.notes],
     )
 
 
@@ -262,6 +264,16 @@ def passes_left_out(found: Explanation) -> list[str]:
     # Of the first map: the others of a method differ by a few dead channels.
     shown = {method: found.passes(method, 0) for method in found.saliency}
     return [f"{method}: {passes} per map" for method, passes in shown.items() if " of " in passes]
+
+
+def read_smaller(clip: data.Clip, name: str) -> list[str]:
+    """That a large JPEG was decoded at a smaller size, if it was."""
+    if clip.stored is None:
+        return []
+    width, height = clip.stored
+    # The image may be turned, so the longer sides are compared.
+    scale = round(max(width, height) / max(clip.images[0].size))
+    return [f"{name}: {width} × {height} pixels exceed the limit, it is read at 1/{scale} of its width and height"]
 
 
 def frames_left_out(found: Explanation) -> list[str]:

@@ -284,6 +284,13 @@ def test_wrong_images_are_one_line(photo, squeezenet, tmp_path, monkeypatch):
     assert result.exit_code == 2 and "cat.jpg has more pixels than --max-pixels allows" in result.stderr
 
 
+def test_a_photograph_that_is_read_smaller_is_told(photo, squeezenet, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    result = _sscam("explain", photo, *squeezenet, "--method", "grad-cam", "--max-pixels", 180 * 120 // 3)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^note: cat\.jpg: \d+ × \d+ pixels exceed the limit, it is read at 1/2 ", result.stderr, re.M)
+
+
 def test_missing_files_are_told_before_a_network_is_loaded(photo, squeezenet, tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "load", lambda *_, **__: pytest.fail("a network was loaded"))
     (tmp_path / "a.heic").write_bytes(b"phone")

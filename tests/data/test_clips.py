@@ -93,7 +93,8 @@ def test_a_large_jpeg_is_decoded_at_a_smaller_size(limit, scale, tmp_path, monke
     exif[274] = 6  # turned by a quarter
     whole.save(tmp_path / "large.jpg", exif=exif, quality=95)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    [image] = data.clip(tmp_path / "large.jpg", "large", 1).images
+    [image], _, stored = data.clip(tmp_path / "large.jpg", "large", 1)
+    assert stored == (300, 203)
     assert image.size == (-(-203 // scale), -(-300 // scale))
     top, bottom = (image.getpixel((image.width // 2, int(share * image.height))) for share in (0.45, 0.55))
     assert top[2] > 200 > 50 > top[0] and bottom[0] > 200 > 50 > bottom[2]

@@ -139,6 +139,44 @@ def test_an_image_that_cannot_be_read_leaves_the_others(tmp_path):
     assert second.names == ["c"] and second.classes[0].name.startswith("class ")
 
 
+def test_a_large_jpeg_is_read_smaller_and_this_is_told(tmp_path, monkeypatch):
+    files = {name: tmp_path / name for name in ("large.jpg", "small.jpg")}
+    for file, size in zip(files.values(), ((300, 200), (90, 60)), strict=True):
+        _photo(*size).save(file, exif=_turned())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    found = sscam.explain(list(files.values()), **SMALL, methods=["grad-cam"])
+    note = "large.jpg: 300 × 200 pixels exceed the limit, it is read at 1/2 of its width and height"
+    assert list(found.notes) == [note] and found.images[0].size == (100, 150)
+    assert note in repr(found).splitlines()
+    found.report(tmp_path / "report.html")
+    assert note in (tmp_path / "report.html").read_text("utf-8")
+
+
+def _turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[274] = 6  # by a quarter
+    return exif
+
+
+def test_every_method_is_traced_once():
+    """What `plan` traces to check a request is what runs."""
+    traced = []
+
+    def features(params, images):
+        traced.append(images.shape)
+        return _features(params, images)
+
+    methods = ["grad-cam", "score-cam", "ss-cam"]
+    request = _plan.Request(methods=methods, num_classes=3, class_names=CLASSES, size=56, budget=4)
+    apply = sscam.Apply(features, _head)
+    plan = _plan.plan(request, apply, PARAMS, None)
+    before = len(traced)
+    images = sscam.preprocess(_photo(), size=56)
+    for method in plan.values():
+        method.run(images, jax.numpy.zeros(1, int))
+    assert before and len(traced) == before
+
+
 def test_logits_that_are_not_finite_are_refused():
     broken = PARAMS.copy()
     broken[0, 0] = np.nan
