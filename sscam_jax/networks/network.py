@@ -117,8 +117,8 @@ def bind(network: Network, num_classes: int, params: Params) -> Classifier:
 @functools.cache
 def stage_names(network: Network) -> tuple[str, ...]:
     """Return the names of the stages, in order."""
-    # The names are the same for every number of classes, so one class is enough.
-    return tuple(nnx.eval_shape(lambda: network.build(1, _OneKey())).body())
+    # The names are the same for every number of classes.
+    return tuple(bind(network, 1, template(network, 1)).body())
 
 
 def _resolve(network: Network, layer: str) -> str:
