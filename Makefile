@@ -34,7 +34,7 @@ test-zoo: $(VENV)/.dev $(VENV)/.keras $(VENV)/.torch $(VENV)/.transformers $(VEN
 accelerators: $(VENV)/.dev $(VENV)/.aot
 	JAX_PLATFORMS=cpu $(BIN)/pytest -m slow -n 1 tests/accelerators
 
-# The short form is in `make test`: tests/reliability. This takes half an hour and prints the figures of docs/tested.md.
+# The short form is in `make test-all`: tests/reliability. This takes half an hour and prints the figures of docs/tested.md.
 reliability: $(VENV)/.dev
 	$(BIN)/pytest -m "slow or not slow" tests/reliability
 	$(BIN)/python -m tests.reliability.mutations 20000 5000

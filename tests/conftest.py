@@ -9,10 +9,14 @@ import jax
 import jaxtyping
 import pytest
 
-# Most of the tests' time is compilation, and the fusion emitters of this XLA take half of it; 0.11 knows no such flag.
-# Whoever sets XLA_FLAGS, be it to nothing, gets the compiler that users have.
-if jax.__version_info__ < (0, 11):
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+# Most of the tests' time is compilation, and their networks are so small that slow code is quick enough. The fusion
+# emitters of this XLA take half of the rest; 0.11 knows no such flag. Variables, so that processes which tests start
+# compile as quickly. Whoever sets XLA_FLAGS, be it to nothing, gets the compiler that users have.
+if "XLA_FLAGS" not in os.environ:
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    jax.config.update("jax_disable_most_optimizations", True)
+    if jax.__version_info__ < (0, 11):
+        os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -43,11 +47,12 @@ def as_users_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def quick_compilation():
-    """Compile in half the time, into slower code: for networks so small that compiling is all they cost."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def full_compilation():
+    """Compile as users do: for numbers that are compared with other libraries', and for networks of full size."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -159,12 +159,12 @@ def words(output: str) -> list[str | float]:
 
 
 CODE = [page for page in PAGES if blocks(page)]
-# They take half of the time, and README.md has the code of index.md.
-LONG = ("index.md", "tutorial.md", "targets.md", "choosing.md", "coming-from.md")
+# They take most of the time, and README.md has the code of index.md.
+LONG = ("index.md", "tutorial.md", "targets.md", "choosing.md", "coming-from.md", "networks.md", "gallery.md")
 
 
 @pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] if p in LONG else []) for p in CODE])
-def test_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, quick_compilation):
+def test_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": page}
     for block in blocks(page):

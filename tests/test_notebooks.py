@@ -10,8 +10,6 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = ROOT / "docs" / "notebooks"
-# The others take a minute and more together.
-QUICK = ("bring_your_own", "reproduce_paper")
 
 
 def test_there_are_notebooks():
@@ -50,16 +48,17 @@ def test_the_pages_are_small():
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(p, id=p.stem, marks=[] if p.stem in QUICK else [pytest.mark.slow]) for p in NOTEBOOKS],
+    # The others take a minute and more together.
+    [pytest.param(p, id=p.stem, marks=[] if p.stem == "reproduce_paper" else [pytest.mark.slow]) for p in NOTEBOOKS],
 )
 def test_runs(path, tmp_path, monkeypatch):
     # Nobody's settings of IPython, Jupyter and matplotlib: the kernel is the one of this environment.
     for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     monkeypatch.delenv("MPLBACKEND", raising=False)
-    # Their networks or pictures are so small that compiling is most of what they cost.
-    if path.stem in ("bring_your_own", "compose", "quickstart"):
-        monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    # The networks or pictures of the others are so large that quickly compiled code costs more than it saves.
+    if path.stem not in ("bring_your_own", "compose", "quickstart"):
+        monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
     notebook = nbformat.read(path, as_version=4)
     if path.stem == "quickstart":
         [cell] = [cell for cell in notebook.cells if "size=128" in cell.source]

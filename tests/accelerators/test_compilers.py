@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def as_users_compile():
+def as_users_compile(full_compilation):
     """Without what the other tests set for exact numbers: on a TPU, "highest" is six passes instead of one."""
     before = jax.config.jax_default_matmul_precision
     jax.config.update("jax_default_matmul_precision", None)

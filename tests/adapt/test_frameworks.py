@@ -12,8 +12,6 @@ from flax import nnx
 import sscam_jax as sscam
 from sscam_jax import adapt
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 WIDTH, CLASSES = 4, 3

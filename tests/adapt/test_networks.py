@@ -15,8 +15,7 @@ from sscam_jax.networks import init_params, network
 from sscam_jax.networks.resnet import RESNET18
 from sscam_jax.networks.squeezenet import SQUEEZENET1_1
 from sscam_jax.networks.vgg import VGG16_NETWORK
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+from tests.marks import quick
 
 KEY = jax.random.key(0)
 METHODS = {
@@ -45,7 +44,7 @@ BUILT_IN = {  # network, layer, image size, methods
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n == "vgg16" else []) for n in BUILT_IN])
+@pytest.mark.parametrize("name", quick(["squeezenet1_1"], BUILT_IN))
 def test_nnx_built_in_networks_are_their_true_cuts(name):
     description, layer, size, methods = BUILT_IN[name]
     params = init_params(name, KEY, num_classes=5)

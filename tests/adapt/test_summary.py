@@ -10,7 +10,6 @@ from flax import nnx
 import sscam_jax as sscam
 from sscam_jax import adapt
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 16, 3)), jnp.float32)
 

@@ -11,8 +11,6 @@ import sscam_jax as sscam
 from sscam_jax import cams
 from tests import toy
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 PARAMS = toy.on_device(toy.params())
 EARLY = sscam.Apply(lambda params, x: (x, ()), lambda params, a, carry: toy.mlp_head(params, *toy.features(params, a)))
 arguments = functools.lru_cache(lambda rank: (PARAMS, jnp.asarray(toy.images(rank)), jnp.array([1, 2])))

@@ -11,8 +11,6 @@ import sscam_jax as sscam
 from sscam_jax import cams
 from tests import toy
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(3)
 PARAMS = toy.on_device(toy.params())
 IMAGES = jnp.asarray(toy.images(batch=4))

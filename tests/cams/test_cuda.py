@@ -4,6 +4,7 @@ Lowering ends before XLA's own compiler, which `make accelerators` runs. Whether
 """
 
 import inspect
+import itertools
 import re
 
 import jax
@@ -13,14 +14,13 @@ import pytest
 import sscam_jax as sscam
 from sscam_jax.cams import registry
 from tests import toy
+from tests.marks import quick
 
 PARAMS = toy.on_device(toy.params())
 IMAGES = jnp.asarray(toy.images(batch=2))
-METHODS = [
-    text
-    for name, entry in registry.ENTRIES.items()
-    for text in ([f"{name}:{preset}" for preset in entry.presets] or [name])
-]
+METHODS = {name: [f"{name}:{preset}" for preset in entry.presets] or [name] for name, entry in registry.ENTRIES.items()}
+# One preset of each method is in `make test`.
+EVERY = quick([texts[0] for texts in METHODS.values()], itertools.chain.from_iterable(METHODS.values()))
 
 
 def lowered(method, apply: sscam.Apply, **options) -> str:
@@ -39,7 +39,7 @@ def on_a_gpu(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
-@pytest.mark.parametrize("text", METHODS)
+@pytest.mark.parametrize("text", EVERY)
 def test_lowers_for_cuda(on_a_gpu, text):
     method, _ = registry.parse(text)
     program = lowered(method, toy.LINEAR if text == "cam" else toy.MLP)

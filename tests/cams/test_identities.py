@@ -11,8 +11,6 @@ from sscam_jax.cams import eigen, registry
 from tests import toy
 from tests.cams.explained import IMAGES, KEY, LABELS, PARAMS, explain, same, ss_cam
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize("noise_on", ["masked_input", "mask"])
 @pytest.mark.parametrize("preset", sscam.SCORE_CAM_PRESETS)

@@ -190,10 +190,12 @@ def squeezenet():
     ("name", "method", "options"),
     [
         ("torchcam/GradCAM", sscam.grad_cam, {}),
-        ("torchcam/ScoreCAM", sscam.score_cam, dict(preset="torchcam")),
+        pytest.param("torchcam/ScoreCAM", sscam.score_cam, dict(preset="torchcam"), marks=pytest.mark.slow),
         ("torchcam/SSCAM", sscam.ss_cam, dict(preset="torchcam", key=KEY, n_samples=2)),
         ("pytorch_grad_cam/GradCAM", sscam.grad_cam, {}),
-        ("pytorch_grad_cam/ScoreCAM", sscam.score_cam, dict(preset="pytorch_grad_cam")),
+        pytest.param(
+            "pytorch_grad_cam/ScoreCAM", sscam.score_cam, dict(preset="pytorch_grad_cam"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_squeezenet(squeezenet, name, method, options):

@@ -11,15 +11,16 @@ import sscam_jax as sscam
 from sscam_jax import cams
 from sscam_jax.cams import registry
 from tests import toy
+from tests.marks import quick
 from tests.reference import cams as reference
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 KEY = jax.random.key(7)
 LABELS = np.array([1, 2])
 PARAMS = toy.params()
 TOLERANCE = dict(rtol=1e-5, atol=2e-6)
 every_rank = pytest.mark.parametrize("rank", [1, 2, 3])
+# A method's own formula in two axes; that no method minds the number of axes is tested in `make test` by some of them.
+two_axes = pytest.mark.parametrize("rank", quick([2], [1, 2, 3]))
 
 
 def noise_of(image_id: int):
@@ -172,14 +173,14 @@ def compare_scaled(saliency, raws):
     assert not saliency.flat.all()
 
 
-@every_rank
+@two_axes
 @pytest.mark.parametrize("name", ["xgrad_cam", "hires_cam", "layer_cam"])
 def test_methods_that_weight_by_position(rank, name):
     raws = [getattr(reference, name)(a, g) for _, _, a, g, _ in each_image(rank)]
     compare_scaled(explain(getattr(cams, name), rank), raws)
 
 
-@every_rank
+@two_axes
 @pytest.mark.parametrize("center", [False, True])
 def test_eigen_cam(rank, center):
     saliency = explain(cams.eigen_cam, rank, center=center)
@@ -187,13 +188,13 @@ def test_eigen_cam(rank, center):
     np.testing.assert_allclose((saliency.weights**2).sum(1), 1, rtol=1e-5)
 
 
-@every_rank
+@two_axes
 def test_eigen_grad_cam(rank):
     raws = [reference.principal(a * g, True) for _, _, a, g, _ in each_image(rank)]
     compare_scaled(explain(cams.eigen_grad_cam, rank), raws)
 
 
-@every_rank
+@two_axes
 def test_smooth_grad_cam_pp(rank):
     ids, sigma, raws = jnp.array([5, 9]), 0.7, []
     for i, x, a, _, label in each_image(rank):
@@ -204,7 +205,7 @@ def test_smooth_grad_cam_pp(rank):
     compare_scaled(explain(cams.smooth_grad_cam_pp, rank, key=KEY, ids=ids, n_samples=3, sigma=sigma), raws)
 
 
-@every_rank
+@two_axes
 @pytest.mark.parametrize("n", [1, 3])
 def test_finer_cam(rank, n):
     raws = []
@@ -214,7 +215,7 @@ def test_finer_cam(rank, n):
     compare_scaled(explain(cams.finer_cam, rank, n_references=n), raws)
 
 
-@every_rank
+@two_axes
 @pytest.mark.parametrize("utility", ["residual_softmax", "probability"])
 def test_shapley_cam(rank, utility):
     raws = []
@@ -230,7 +231,7 @@ def test_shapley_cam(rank, utility):
     compare_scaled(explain(cams.shapley_cam, rank, utility=utility), raws)
 
 
-@every_rank
+@two_axes
 @pytest.mark.parametrize("score", ["logit", "probability"])
 def test_ablation_cam(rank, score):
     raws = [reference.ablation_cam(head, a, label, score) for _, _, a, _, label in each_image(rank)]
@@ -273,7 +274,7 @@ def test_is_cam(rank, preset, given):
         )
 
 
-@every_rank
+@two_axes
 @pytest.mark.parametrize(("groups", "percentile"), [(4, 50.0), (32, 70.0)])
 def test_group_cam(rank, groups, percentile):
     raws = []
@@ -287,7 +288,7 @@ def test_group_cam(rank, groups, percentile):
         np.testing.assert_allclose(saliency.maps[i], reference.unit(np.maximum(raw, 0)), atol=1e-3)
 
 
-@every_rank
+@two_axes
 def test_rise(rank):
     cells, keep, ids, raws = 3, 0.6, jnp.array([4, 8]), []
     for i, x, _, _, label in each_image(rank):

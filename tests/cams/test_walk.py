@@ -1,6 +1,7 @@
 """Chunks, devices and memory change no map, draws belong to key and id, and dead channels cost no pass."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,16 @@ import sscam_jax as sscam
 from sscam_jax import cams
 from tests import toy
 from tests.cams.explained import IMAGES, KEY, LABELS, PARAMS, explain, same, ss_cam
+from tests.marks import quick
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-
-@pytest.mark.parametrize("noise", ["independent", "common"])
-@pytest.mark.parametrize("chunk_size", [1, 5, 6, 12, 1000])
+@pytest.mark.parametrize(
+    ("noise", "chunk_size"),
+    quick(
+        [("independent", 5), ("independent", 1000), ("common", 1)],
+        itertools.product(["independent", "common"], [1, 5, 6, 12, 1000]),
+    ),
+)
 def test_chunks_change_nothing(noise, chunk_size):
     """4. The noise of (image, channel, sample) depends on the key and these indices only."""
     whole, cut = ss_cam(n_samples=4, noise=noise), ss_cam(n_samples=4, noise=noise, chunk_size=chunk_size)

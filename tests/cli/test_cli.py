@@ -28,8 +28,6 @@ from sscam_jax.cli import _chosen, evaluate, explain, report, train
 from sscam_jax.report import _plan
 from tests import layouts
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
@@ -137,6 +135,7 @@ def _raw(method: str, *args: object) -> np.ndarray:
     return _arrays(json.loads(result.stdout)["images"][-1]["maps"])[f"{method}/raw"]
 
 
+@pytest.mark.slow
 def test_noise_depends_on_the_seed_and_not_on_the_company(photo, squeezenet, tmp_path):
     Image.new("RGB", (20, 20), "red").save(tmp_path / "a.png")
     method = "ss-cam:n_samples=1"
@@ -173,6 +172,7 @@ def _cost(*args: object) -> dict[str, list[str]]:
     return {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()[1:]}
 
 
+@pytest.mark.slow  # the dry run of a film is in `make test`
 def test_dry_run_says_the_cost_and_does_nothing(photo, squeezenet, tmp_path):
     methods = ["--method", "grad-cam", "--method", "score-cam", "--method", "ss-cam:n_samples=3", "--method", "rise"]
     rows = _cost(photo, photo, *squeezenet, *methods, "--class", 0, "--class", 1, "--full")

@@ -39,7 +39,7 @@ def _sscam(*args):
     return CliRunner().invoke(cli.app, ["report", *map(str, args)])
 
 
-def test_photographs(photos, tmp_path, quick_compilation):
+def test_photographs(photos, tmp_path):
     (photos / "broken.png").write_bytes(b"no picture")
     out = tmp_path / "report.html"
     options = ["--method", "grad-cam", "--num-classes", 4, "--frames", 2, "--chunk-size", 8, "--class", 1]
@@ -54,7 +54,7 @@ def test_photographs(photos, tmp_path, quick_compilation):
     assert f"{command} {settings} --out report.html" in text
 
 
-def test_a_run_folder(photos, tmp_path, quick_compilation):
+def test_a_run_folder(photos, tmp_path):
     batches = data.batches(data.source(f"folder:{photos}"), batch_size=2, size=32)
     sscam.evaluate(APPLY, PARAMS, batches, ["grad-cam"], ["insertion"], out=tmp_path / "run", target="predicted")
     out = tmp_path / "run.html"
@@ -65,7 +65,7 @@ def test_a_run_folder(photos, tmp_path, quick_compilation):
     assert refused.exit_code == 2 and "was not made by `sscam evaluate`" in refused.stderr
 
 
-def test_a_run_of_the_command_line_finds_its_photographs(photos, tmp_path, quick_compilation):
+def test_a_run_of_the_command_line_finds_its_photographs(photos, tmp_path):
     from sscam_jax.evaluation import by_name
 
     source = data.subset(data.source(f"folder:{photos}"), 1, 0)

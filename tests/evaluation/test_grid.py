@@ -194,7 +194,7 @@ def _ablate(out: pathlib.Path, table: pathlib.Path, weights: pathlib.Path, *more
     return CliRunner().invoke(cli.app, list(map(str, (*given, *more))))
 
 
-def test_a_real_run_is_measured_once(tmp_path, monkeypatch, quick_compilation):
+def test_a_real_run_is_measured_once(tmp_path, monkeypatch):
     pytest.importorskip("grain")
     monkeypatch.setattr(ablate, "prepare_jax", lambda: None)
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])  # quicker to compile for

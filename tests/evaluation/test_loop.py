@@ -14,7 +14,7 @@ from sscam_jax.evaluation.plan import plan
 from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD, Batch
 from tests import toy
 
-pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.xdist_group("loop")]
+pytestmark = pytest.mark.xdist_group("loop")
 
 PARAMS = toy.on_device(toy.params())
 KEY = jax.random.key(7)

@@ -11,7 +11,7 @@ from sscam_jax import metrics
 from sscam_jax.evaluation import study
 from tests import toy
 
-pytestmark = [pytest.mark.usefixtures("quick_compilation", "as_users_run_it"), pytest.mark.xdist_group("stale")]
+pytestmark = [pytest.mark.usefixtures("as_users_run_it"), pytest.mark.xdist_group("stale")]
 N = 16
 IMAGES, PARAMS = toy.images(batch=N), toy.on_device(toy.params())
 

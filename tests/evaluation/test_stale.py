@@ -13,7 +13,7 @@ from sscam_jax import metrics
 from sscam_jax.evaluation import fingerprint, study
 from tests import toy
 
-pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.xdist_group("stale")]
+pytestmark = pytest.mark.xdist_group("stale")
 PARAMS = toy.on_device(toy.params())
 N = 6
 IMAGES = toy.images(batch=N)

@@ -11,8 +11,6 @@ import scipy.stats
 from sscam_jax.metrics.agreement import pearson, spearman, ssim
 from tests.golden import metrics_quantus
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(0)
 A, B = (jnp.asarray(RNG.uniform(size=(2, 3, 12, 14)), jnp.float32) for _ in range(2))
 every = pytest.mark.parametrize("function", [pearson, spearman, ssim], ids=lambda function: function.__name__)

@@ -10,8 +10,6 @@ import pytest
 from sscam_jax.metrics.complexity import adcc, coherency, complexity, sparseness
 from tests.golden import metrics_quantus
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 GOLDEN = np.load(pathlib.Path(__file__).parent.parent / "golden/metrics_quantus.npz")
 RNG = np.random.default_rng(0)
 MAPS, OTHERS = (jnp.asarray(RNG.uniform(size=(2, 3, 6, 7)), jnp.float32) for _ in range(2))

@@ -122,7 +122,6 @@ class TestExplainedInputs:
             metrics.explained_inputs(self.images, self.maps[:0])
 
 
-@pytest.mark.usefixtures("quick_compilation")
 class TestConfidence:
     @pytest.mark.parametrize("rank", [1, 2, 3])
     def test_every_method_on_every_image(self, rank):
@@ -188,7 +187,6 @@ class TestConfidence:
             metrics.confidence(toy.MLP, PARAMS, images, LABELS, maps, protocol="notebook")
 
 
-@pytest.mark.usefixtures("quick_compilation")
 class TestCurves:
     image = jnp.zeros((1, 2, 3, 3)).at[0, 0, 2, 0].set(np.log(6.0)).at[0, 1, 0, 0].set(np.log(2.0))
     label = jnp.array([0])

@@ -9,8 +9,6 @@ import sscam_jax as sscam
 from sscam_jax import metrics
 from tests import toy
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 PARAMS = toy.on_device(toy.params())
 IMAGES = jnp.asarray(toy.images(batch=3))

@@ -10,8 +10,6 @@ import pytest
 from sscam_jax.metrics.localization import box_mask, energy_in_box, energy_over_area, pointing_game, single_box
 from tests.golden import metrics_quantus
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 GOLDEN = np.load(pathlib.Path(__file__).parent.parent / "golden/metrics_quantus.npz")
 RNG = np.random.default_rng(0)
 NONE = [-1.0] * 4

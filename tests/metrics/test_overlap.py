@@ -10,8 +10,6 @@ from sscam_jax import ops
 from sscam_jax.metrics.components import connected_components
 from sscam_jax.metrics.overlap import best_box_iou, box_accuracy, box_iou, max_box_acc
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(0)
 NONE = [-1.0] * 4
 TOUCHING = np.ones((3, 3))

@@ -13,7 +13,7 @@ from sscam_jax import metrics
 from tests import toy
 
 # In one process, which compiles everything once.
-pytestmark = [pytest.mark.usefixtures("quick_compilation"), pytest.mark.xdist_group("metrics")]
+pytestmark = pytest.mark.xdist_group("metrics")
 
 PARAMS = toy.on_device(toy.params())
 IMAGES = jnp.asarray(toy.images(batch=2))

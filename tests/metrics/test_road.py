@@ -45,7 +45,6 @@ def direct(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
     return filled
 
 
-@pytest.mark.usefixtures("quick_compilation")
 class TestRoad:
     images = jnp.asarray(toy.images(batch=3))
     maps = jnp.asarray(some_maps())

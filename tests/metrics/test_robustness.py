@@ -12,8 +12,6 @@ from sscam_jax import metrics
 from tests import toy
 from tests.golden.random_tensors import uniform
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 GOLDEN = np.load(pathlib.Path(__file__).parent.parent / "golden/metrics_sensitivity.npz")
 KEY = jax.random.key(0)
 PARAMS = toy.on_device(toy.params())

@@ -9,8 +9,6 @@ import sscam_jax as sscam
 from sscam_jax import metrics
 from tests import toy
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 PARAMS = {
     "features": {"0": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.arange(7.0)}, "10": jnp.arange(8.0)},

@@ -12,6 +12,7 @@ from sscam_jax import convert, data, networks
 from sscam_jax.convert import rules
 from tests.golden.random_tensors import summary, uniform
 
+pytestmark = pytest.mark.usefixtures("full_compilation")
 GOLDEN = dict(np.load(pathlib.Path(__file__).parent.parent / "golden/networks_assets.npz"))
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 

@@ -39,7 +39,7 @@ def images(batch: int, height: int, width: int) -> jax.Array:
 
 
 @pytest.mark.parametrize("size", [pytest.param(SIZES[0], marks=pytest.mark.slow), SIZES[1]])
-def test_every_layer_and_the_logits_equal_pytorchs(size, quick_compilation):
+def test_every_layer_and_the_logits_equal_pytorchs(size):
     network, prefix = registry.find("swin_t"), f"{size[0]}x{size[1]}/"
     params = networks.load("swin_t", checkpoint=state_dict(network), num_classes=CLASSES)[1]
     seen, logits = every_stage(network, CLASSES, params, images(1, *size))
@@ -74,7 +74,7 @@ def test_who_attends_to_whom_after_the_roll():
     np.testing.assert_array_equal(together[1], np.kron(np.eye(2), np.ones((2, 2))).astype(bool))
 
 
-def test_cuts(quick_compilation):
+def test_cuts():
     params, x = tiny()[1], images(2, 33, 26)
     applies = {layer: tiny(layer)[0] for layer in shared.stage_names(TINY)}
     assert list(applies) == ["features.0.0", "features.0.2"] + [f"features.{i}" for i in ("1.0", "1.1", "2")] + [
@@ -90,7 +90,7 @@ def test_cuts(quick_compilation):
     assert tiny("features")[0] == applies["features.3.1"]
 
 
-def test_methods_run(quick_compilation):
+def test_methods_run():
     apply, params = tiny()
     x, labels = images(3, 32, 32), [1, 2, 3]
     gradient = sscam.grad_cam(apply, params, x, labels)

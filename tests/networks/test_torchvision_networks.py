@@ -45,7 +45,7 @@ def state_dict(name: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in NAMES])
-def test_every_layer_and_the_logits_equal_torchvisions(name, quick_compilation):
+def test_every_layer_and_the_logits_equal_torchvisions(name):
     network = registry.find(name)
     params = networks.load(name, checkpoint=state_dict(name), num_classes=CLASSES)[1]
     seen, logits = every_stage(network, CLASSES, params, jnp.asarray(uniform("images", (1, *SIZE, 3))))
@@ -115,7 +115,7 @@ def test_an_inverted_residual_adds_its_input_where_the_shapes_are_equal():
         np.testing.assert_allclose(module(x), x + residual if adds else residual, rtol=1e-6)
 
 
-def test_methods_run_on_a_small_convnext(quick_compilation):
+def test_methods_run_on_a_small_convnext():
     network = Sizes((8, 12), (1, 1)).network("tiny")
     template = shared.template(network, CLASSES)
     shapes = rules.torchvision_shapes(convert.RULES["convnext_tiny"], template)

@@ -77,7 +77,7 @@ def tokens(state) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "batch", "rename"), [pytest.param("vit_b_16", 1, str, marks=pytest.mark.slow), ("vit_s_16", 2, timm_name)]
 )
-def test_every_layer_the_logits_and_grad_cam_equal_pytorchs(name, batch, rename, quick_compilation):
+def test_every_layer_the_logits_and_grad_cam_equal_pytorchs(name, batch, rename):
     network = registry.find(name)
     tensors = {rename(key): weight(rename(key), shape) for key, shape in names_and_shapes(network).items()}
     apply, params = networks.load(name, checkpoint=tensors, num_classes=CLASSES)
@@ -189,7 +189,7 @@ def test_known_checkpoints():
         networks.load("vit_s_16", checkpoint="nowhere")
 
 
-def test_every_cut_gives_the_same_logits(quick_compilation):
+def test_every_cut_gives_the_same_logits():
     assert shared.stage_names(TINY) == CUTS
     params, x = tiny_params(), images(3)
     reference = jax.jit(tiny()[0])(params, x)
@@ -202,7 +202,7 @@ def test_every_cut_gives_the_same_logits(quick_compilation):
     jax.tree.map(np.testing.assert_array_equal, apply.for_cpu(params), params)
 
 
-def test_images_do_not_mix(quick_compilation):
+def test_images_do_not_mix():
     apply, params = tiny()
     together = jax.jit(apply)(params, images(3))
     for i in (0, 2):
@@ -217,7 +217,7 @@ def test_batch_may_be_symbolic():
     assert logits.shape == (b, CLASSES)
 
 
-def test_gradients_end_at_the_last_attention(quick_compilation):
+def test_gradients_end_at_the_last_attention():
     """Why the default layer is the attention's input: behind it the class token alone is read."""
     params = tiny_params()
     tapped = {layer: tiny(layer)[0] for layer in CUTS}
@@ -237,7 +237,7 @@ def test_gradients_end_at_the_last_attention(quick_compilation):
     assert bool(saliency.flat.all()) and not bool(saliency.maps.any())
 
 
-def test_gradient_based_methods_run(quick_compilation):
+def test_gradient_based_methods_run():
     apply, params = tiny()
     for method in (sscam.grad_cam, sscam.grad_cam_pp):
         saliency = method(apply, params, images(2), None)
@@ -248,7 +248,7 @@ def test_gradient_based_methods_run(quick_compilation):
         sscam.cam(apply, params, images(2), None)
 
 
-def test_score_cam_scores_masked_images(quick_compilation):
+def test_score_cam_scores_masked_images():
     apply, params = tiny()
     x = images(1)
     saliency = sscam.score_cam(apply, params, x, [LABEL], score="probability", channel_softmax=False, baseline="none")
@@ -260,14 +260,14 @@ def test_score_cam_scores_masked_images(quick_compilation):
 
 
 @pytest.mark.parametrize("preset", ["paper", pytest.param("algorithm1", marks=pytest.mark.slow)])
-def test_ss_cam_runs(preset, quick_compilation):
+def test_ss_cam_runs(preset):
     apply, params = tiny()
     saliency = sscam.ss_cam(apply, params, images(2), [0, 1], key=jax.random.key(0), preset=preset, n_samples=2)
     assert bool(jnp.isfinite(saliency.maps).all() & jnp.isfinite(saliency.weights).all())
     assert saliency.maps.shape == (2, 16, 16) and not bool(saliency.flat.all())
 
 
-def test_ss_cam_through_the_stem_and_in_half_precision(quick_compilation):
+def test_ss_cam_through_the_stem_and_in_half_precision():
     apply, params = tiny()
 
     def run(apply, **options):
@@ -281,7 +281,7 @@ def test_ss_cam_through_the_stem_and_in_half_precision(quick_compilation):
     assert relative_error(half.weights, np.asarray(reference.weights)) < 0.05
 
 
-def test_vmap_over_parameters_is_an_ensemble(quick_compilation):
+def test_vmap_over_parameters_is_an_ensemble():
     apply, _ = tiny()
     members = [tiny_params(), tiny_params("other ")]
     together = jax.jit(jax.vmap(apply, (0, None)))(jax.tree.map(lambda *p: jnp.stack(p), *members), images(2))

@@ -11,8 +11,6 @@ from sscam_jax.networks import network, registry, winograd
 from sscam_jax.networks.winograd import Conv3x3, transform
 from tests.networks.test_networks import CLASSES, state_dict
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def direct(x, kernel, bias):
     layout = ("NHWC", "HWIO", "NHWC")

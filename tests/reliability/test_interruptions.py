@@ -18,6 +18,7 @@ import sscam_jax as sscam
 from sscam_jax.evaluation import parts, run_folder, study
 from sscam_jax.evaluation.run_folder import Run
 from tests.evaluation.test_run_folder import NOTED, PRINT, SEAL, part
+from tests.marks import quick
 from tests.reliability import campaign, small_run
 
 pytestmark = pytest.mark.xdist_group("reliability")
@@ -40,6 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return out
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_by_one_or_two_processes(tmp_path, whole):
     """The short form of `python -m tests.reliability.campaign`."""
     hit = campaign.killed(tmp_path, 1, 60, 0.01) + campaign.killed(tmp_path, 2, 60, 0.03)
@@ -55,9 +57,7 @@ def test_two_writers_of_the_same_share(tmp_path, whole):
     assert campaign.check(tmp_path, whole) == (0, 0, True)
 
 
-@pytest.mark.parametrize(
-    "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGHUP", "SIGINT"))]
-)
+@pytest.mark.parametrize("name", quick(["SIGKILL"], ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"]))
 def test_signals(tmp_path, whole, name):
     process = campaign.start(tmp_path, 0, 1)
     while not list(tmp_path.glob("parts/[0-9]*.npz")) and process.poll() is None:

@@ -44,7 +44,7 @@ def _asked(photo, checkpoints=("first",), methods=("grad-cam", "ss-cam"), classe
     return visit.Asked.of([str(photo)], checkpoints, "", methods, classes, "paper", 1.0, 2, 16, 0, measure)
 
 
-def test_maps_come_method_by_method(photo, monkeypatch, quick_compilation):
+def test_maps_come_method_by_method(photo, monkeypatch):
     monkeypatch.setattr(visit, "_loaded", _network_of)
     asked = _asked(photo, ("first", "second"), measure=True)
     steps = list(visit.found_so_far(asked))
@@ -90,7 +90,7 @@ def test_two_pictures_of_a_camera_are_two_images(photo, tmp_path, monkeypatch):
     assert list(visit.Asked.of([str(photo), str(second)], *given).images) == ["1 cat.png", "2 cat.png"]
 
 
-def test_the_forecast_counts_the_passes(photo, monkeypatch, quick_compilation):
+def test_the_forecast_counts_the_passes(photo, monkeypatch):
     monkeypatch.setattr(visit, "_loaded", _network_of)
     asked = _asked(photo, classes=["3", "5"])
     rows = visit.forecast(asked)
@@ -131,7 +131,7 @@ def test_no_map_takes_more_passes_than_the_app_allows(photo, monkeypatch):
     assert asked.requests[0].methods == ["rise:n_samples=1000", "ss-cam"] and asked.requests[0].budget == 1000
 
 
-def test_a_head_is_explained_by_its_own_classes(photo, monkeypatch, tmp_path, quick_compilation):
+def test_a_head_is_explained_by_its_own_classes(photo, monkeypatch, tmp_path):
     def loaded(checkpoint, layer):
         model, _, weights = checkpoint.partition("-")
         outputs = 40 if weights == "stanford40" else 1000
