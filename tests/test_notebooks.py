@@ -57,7 +57,7 @@ def test_runs(path, tmp_path, monkeypatch):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     monkeypatch.delenv("MPLBACKEND", raising=False)
     # The networks or pictures of the others are so large that quickly compiled code costs more than it saves.
-    if path.stem not in ("bring_your_own", "compose", "quickstart"):
+    if path.stem not in ("bring_your_own", "clip", "compose", "quickstart"):
         monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
     notebook = nbformat.read(path, as_version=4)
     if path.stem == "quickstart":
