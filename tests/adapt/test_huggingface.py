@@ -83,6 +83,52 @@ def test_vit():
     np.testing.assert_allclose(raw, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
+def test_clip():
+    """Similarities to two texts: those of the model itself, and their gradients at a block of the image's side."""
+    size = dict(hidden_size=16, num_attention_heads=2, intermediate_size=32)
+    image_side = dict(size, num_hidden_layers=3, image_size=32, patch_size=8)
+    text_side = dict(size, num_hidden_layers=1, vocab_size=50, max_position_embeddings=8)
+    config = transformers.CLIPConfig(text_config=text_side, vision_config=image_side, projection_dim=12)
+    model = transformers.FlaxCLIPModel(config, input_shape=((1, 8), (1, 32, 32, 3)), seed=0)
+    variables, words = {"params": model.params}, jnp.array([[1, 2, 3, 49], [4, 5, 6, 49]])
+    texts, scale = model.get_text_features(words), jnp.exp(model.params["logit_scale"])
+
+    def embed(module, pixels, deterministic):
+        tokens = module.vision_model(pixel_values=pixels, deterministic=deterministic)
+        return module.visual_projection(tokens[1])
+
+    def similarities(embeddings, texts, scale):
+        embeddings, texts = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (embeddings, texts))
+        return scale * embeddings @ texts.T
+
+    layer = "vision_model.encoder.layers.1"  # the class token reads the patches once more after it
+    options = dict(method=embed, deterministic=True)
+    target = adapt.target(*adapt.linen(model.module, variables, layer, **options), similarities, texts, scale)
+    saliency = sscam.grad_cam(*target, IMAGES, [1])
+    own = model(words, pixel_values=IMAGES.transpose(0, 3, 1, 2)).logits_per_image
+    np.testing.assert_allclose(saliency.logits, own, rtol=1e-4, atol=1e-5)
+
+    found = {}
+
+    def number(zero):
+        def intercept(method, args, kwargs, context):
+            output = method(*args, **kwargs)
+            if context.method_name != "__call__" or ".".join(context.module.path) != layer:
+                return output
+            found["tokens"] = output[0]
+            return (output[0] + zero, *output[1:])
+
+        with nn.intercept_methods(intercept):
+            embedding = model.module.apply(variables, IMAGES, **options)
+        return similarities(embedding, texts, scale)[0, 1], found["tokens"]
+
+    gradient, tokens = (
+        each[0, 1:].reshape(4, 4, 16) for each in jax.grad(number, has_aux=True)(jnp.zeros((1, 17, 16)))
+    )
+    expected = np.einsum("c,hwc->hw", gradient.mean((0, 1)), tokens)
+    np.testing.assert_allclose(saliency.raw[0], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize(
     ("make", "variables"), [(resnet, "model.params"), (vit, '{"params": model.params}')], ids=["resnet", "vit"]
 )
