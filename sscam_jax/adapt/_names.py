@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+# A deep network has thousands of layers; an error of that length hides its first line.
 _MOST = 60
 
 # Where the base class of a framework's models is defined -> the adapter that takes them.
@@ -20,6 +21,7 @@ _ADAPTERS = {
 
 def unknown_layer(layer: str, where: str, names: Iterable[str]) -> ValueError:
     """What to raise where no layer has this name; `where` says of what, such as "of Net"."""
+    # A layer that runs twice taps its name twice.
     names = list(dict.fromkeys(names))
     close = difflib.get_close_matches(layer, names, n=5)
     ordered = close + [name for name in names if name not in close]
@@ -30,8 +32,11 @@ def unknown_layer(layer: str, where: str, names: Iterable[str]) -> ValueError:
 
 def adapter_of(model: Any) -> str | None:
     """The name of the adapter for a model, by where its classes are defined; nothing is imported."""
+    # By the name of the module, so that asking about one framework does not import the others. The user's own class
+    # comes first in the order of bases and matches nothing.
     for cls in type(model).__mro__:
         for place, adapter in _ADAPTERS.items():
+            # The dots keep "keras" from matching "keras_hub".
             if f"{cls.__module__}.".startswith(f"{place}."):
                 return adapter
     return None

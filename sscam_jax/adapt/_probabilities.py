@@ -11,9 +11,12 @@ _SAME_VALUES |= {"gather", "dynamic_slice", "stop_gradient", "sharding_constrain
 
 def last_activation(jaxpr: Any, output: Any) -> str | None:
     """'softmax' or 'sigmoid' where an output of a trace is the result of one, else None."""
+    # Read off the trace and not off values: positive numbers that sum to 1 may be logits by chance, and values are not
+    # there while a method is compiled.
     equation, inside = _made_by(jaxpr, output)
     if equation is None:
         return None
+    # `jax.nn.sigmoid` is one primitive; `jax.nn.softmax` is not.
     if equation.primitive.name == "logistic":
         return "sigmoid"
     if equation.primitive.name != "div":
@@ -30,6 +33,7 @@ def _made_by(jaxpr: Any, value: Any) -> tuple[Any, Any]:
     makers = {output: equation for equation in jaxpr.eqns for output in equation.outvars}
     while not isinstance(value, core.Literal) and value in makers:
         equation = makers[value]
+        # A function under `jit` or `custom_jvp`, as `jax.nn.softmax` is: what makes the value is inside.
         inner = next(filter(None, map(_jaxpr, equation.params.values())), None)
         if inner is not None and len(inner.outvars) == len(equation.outvars):
             found = _made_by(inner, inner.outvars[equation.outvars.index(value)])

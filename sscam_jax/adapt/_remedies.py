@@ -38,6 +38,7 @@ def explain(error: Exception, runs: Callable[[Layout, jax.ShapeDtypeStruct], Non
         ValueError: an argument is missing, or the network runs on the image laid out otherwise; the message says
             how.
     """
+    # The layout is not the cause, so no other is tried.
     if isinstance(error, TypeError) and (missing := _MISSING.search(str(error))):
         raise ValueError(
             f"the network takes more than images ({error}): give {missing[1]} to the adapter as keyword arguments, "

@@ -37,6 +37,7 @@ def split(closed: core.ClosedJaxpr) -> Halves | None:
     parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     marking = None
     for equation in jaxpr.eqns:
+        # What it needs is the most that any of its inputs needs.
         need = max((needs[value] for value in _variables(equation.invars)), default=_PARAMS)
         if equation.primitive is mark:
             marking, need = equation, _MARKED
@@ -46,9 +47,11 @@ def split(closed: core.ClosedJaxpr) -> Halves | None:
     outputs = _variables(jaxpr.outvars)
     if marking is None or all(needs[value] < _MARKED for value in outputs):
         return None
+    # In the order of use and each once: the carry must have the same structure in every trace of the same network.
     used = [value for equation in parts[_MARKED] for value in _variables(equation.invars)]
     handed_over = list(dict.fromkeys(value for value in [*used, *outputs] if needs[value] == _IMAGE))
     before = _half(closed, [*params, image], [marking.invars[0], *handed_over], parts[_PARAMS] + parts[_IMAGE])
+    # Both halves compute what depends on the parameters alone. To hand it over would copy it for every image.
     rest = parts[_PARAMS] + parts[_MARKED]
     return Halves(before, _half(closed, [*params, marking.outvars[0], *handed_over], jaxpr.outvars, rest))
 
@@ -64,6 +67,7 @@ def _half(
     """The equations that the outputs need, as a function of the inputs."""
     needed, kept = set(_variables(outputs)), []
     for equation in reversed(equations):
+        # Backwards: what a needed equation takes is needed. Equations with effects, such as a debugging print, stay.
         if equation.effects or needed.intersection(equation.outvars):
             kept.append(equation)
             needed.update(_variables(equation.invars))

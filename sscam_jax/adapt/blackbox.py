@@ -42,6 +42,7 @@ def black_box(function: Function, features: Function) -> tuple[Apply, Params]:
         >>> score_cam(apply, params, jnp.arange(48.0).reshape(1, 4, 4, 3), [0]).weights.shape
         (1, 3)
     """
+    # JAX traces no parameters: whatever the functions hold is theirs.
     return Apply(_Features(features), _Head(function)), ()
 
 
@@ -52,6 +53,7 @@ class _Features:
     def __call__(self, params: Params, images: Float[Array, "b *space c_in"]) -> tuple[Float[Array, "b ..."], Any]:
         result = _result(self.function, images.shape[1:], images.dtype, images.ndim - 1)
         activations = _called(self.function, result, images)
+        # The head gets the image, from which the function starts, and the activations, to notice a change of them.
         return activations, (images, activations)
 
 
@@ -67,6 +69,7 @@ class _Head:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _without_gradient(function: Function, result: Any, images: Array, activations: Array, before: Array) -> Array:
+    # Without this check, a method that changes activations would read the same scores each time and give an empty map.
     changed = (activations != before).any(tuple(range(1, before.ndim)))
 
     def check(images: np.ndarray, changed: np.ndarray) -> np.ndarray:
@@ -82,6 +85,7 @@ def _no_gradient(function: Function, result: Any, primals: Any, tangents: Any) -
     raise ValueError("a black box has no gradients: use a method without, such as score_cam, ss_cam or rise")
 
 
+# Every trace asks for it, and a call of a service may be slow.
 @functools.lru_cache(maxsize=64)
 def _result(function: Function, shape: tuple[int, ...], dtype: Any, rank: int) -> tuple[tuple[int, ...], Any]:
     """Shape, without batch axis, and dtype of what a function gives, found by calling it on one black image."""
@@ -102,6 +106,7 @@ def _called(function: Callable[..., np.ndarray], result: tuple[tuple[int, ...], 
     ranks = [array.ndim for array in arrays]
 
     def call(*arrays: Any) -> np.ndarray:
+        # `broadcast_all` puts the axes of `vmap` in front of the batch; the function knows one axis.
         batch = np.shape(arrays[0])[: np.ndim(arrays[0]) - ranks[0] + 1]
         joined = [np.asarray(array).reshape(-1, *np.shape(array)[len(batch) :]) for array in arrays]
         return np.asarray(function(*joined), dtype).reshape(*batch, *shape)

@@ -75,12 +75,15 @@ def equinox_network(model: Any, layer: str | None, state: Any, kwargs: Mapping[s
     """The network that taps the layer, or all modules where it is None, and its parameters."""
     import equinox as eqx
 
+    # It returns a copy, so the model of the user stays in training mode.
     model = eqx.nn.inference_mode(model)
     submodules.check_layer(model, layer, eqx.Module)
+    # Its absence would show only deep inside, as an error about a missing key.
     indices = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, eqx.nn.StateIndex))
     if state is None and any(isinstance(node, eqx.nn.StateIndex) for node in indices):
         raise ValueError("the model has a state: make both by eqx.nn.make_with_state and give the state by state=")
     whole = model if state is None else (model, state)
+    # NumPy arrays too, for a model that was read from a file: as settings they would have no hash.
     params, static = eqx.partition(whole, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
     leaves, tree = jax.tree.flatten(static)
     return _Equinox(tuple(leaves), tree, state is not None, layer, tuple(sorted(kwargs.items()))), params
@@ -100,12 +103,14 @@ class _Equinox:
         whole = eqx.combine(params, jax.tree.unflatten(self.tree, self.leaves))
         model, state = whole if self.stateful else (whole, None)
         before = jax.tree.leaves(state)
+        # `combine` made this model for this call, so tapping may change it.
         with submodules.tapping(model, self.layer, eqx.Module, tap):
             outputs = model(image, *inputs, *([state] if self.stateful else []), **dict(self.kwargs))
         if not self.stateful:
             return outputs
         outputs, state = outputs
         after = jax.tree.leaves(state)
+        # By identity, because traced values cannot be compared: a state that is only read comes back as it went in.
         if any(new is not old for new, old in zip(after, before, strict=True)):
             raise ValueError(
                 f"the state of {type(model).__name__} changes after eqx.nn.inference_mode(model) too: give its own "

@@ -74,6 +74,7 @@ def haiku(
 
 def haiku_network(transformed: Any, params: Params, state: Params, kwargs: Mapping[str, Any]) -> tuple[Network, Params]:
     """The network that taps every module, and every method of one that the user wrote, and its parameters."""
+    # `transform`, `transform_with_state` and `without_apply_rng` make functions that differ only in their arguments.
     arguments = inspect.signature(transformed.apply).parameters
     if "state" in arguments and state is None:
         raise ValueError("the network has a state: give it by state=, as init returns it beside the parameters")
@@ -96,17 +97,21 @@ class _Haiku:
         def intercept(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
             output = method(*args, **kwargs)
             name, method_name = context.module.module_name, context.method_name
+            # A module's own call has its name among the parameters; its other methods add the name of the method.
             if method_name == "__call__":
                 return tap(name, output)
+            # Haiku's modules call methods of their own, which no user would name.
             theirs = method_name == "__init__" or type(context.module).__module__.startswith("haiku.")
             return output if theirs else tap(f"{name}.{method_name}", output)
 
         arguments = (params["params"], params["state"]) if self.stateful else (params,)
+        # No key: a network that draws numbers then raises, instead of being explained with one fixed draw.
         arguments += (None,) * self.takes_key
         try:
             with hk.intercept_methods(intercept):
                 outputs = self.apply(*arguments, images, *inputs, **dict(self.kwargs))
         except ValueError as error:
+            # Haiku raises a plain ValueError; only its text tells it from an error of the network.
             if "PRNGKey" not in str(error):
                 raise
             raise ValueError(
@@ -116,6 +121,7 @@ class _Haiku:
         if not self.stateful:
             return outputs
         outputs, state = outputs
+        # By identity, because traced values cannot be compared: a state that is only read comes back as it went in.
         before = dict(jax.tree.leaves_with_path(params["state"]))
         after = jax.tree.leaves_with_path(state)
         changed = [jax.tree_util.keystr(path) for path, leaf in after if before.get(path) is not leaf]

@@ -58,6 +58,7 @@ def keras(
     """
     _names.check_adapter(model, "keras")
     network, params = keras_network(model, layer, kwargs)
+    # With several outputs, the end of the model does not say where the chosen one comes from.
     if logits is None:
         _refuse_probabilities(model)
     layout = Layout(channels_first, tokens, grid)
@@ -67,6 +68,7 @@ def keras(
 def keras_network(model: Any, layer: str | None, kwargs: Mapping[str, Any]) -> tuple[Network, Params]:
     """The network that taps the layer, or all layers where it is None, and its parameters."""
     backend = imported("keras", "keras").backend.backend()
+    # On another backend the layers give tensors that JAX cannot trace, and Keras would fail far from the cause.
     if backend != "jax":
         raise ValueError(
             f"Keras runs on the backend {backend!r}, expected 'jax': set the environment variable KERAS_BACKEND=jax "
@@ -77,6 +79,7 @@ def keras_network(model: Any, layer: str | None, kwargs: Mapping[str, Any]) -> t
     names = dict(_layers(model, ""))
     if layer is not None and layer not in names:
         raise _names.unknown_layer(layer, f"of {model.name}", names)
+    # Lists in the order of the model: `stateless_call` takes them so, and names of variables may repeat.
     params = {
         "trainable": [variable.value for variable in model.trainable_variables],
         "non_trainable": [variable.value for variable in model.non_trainable_variables],
@@ -95,6 +98,7 @@ def _layers(layer: Any, path: str) -> Iterator[tuple[str, Any]]:
 def _refuse_probabilities(model: Any) -> None:
     """Raise ValueError where the last layer of a functional model gives probabilities."""
     last = model
+    # A model may end in a model. A subclassed one has no `outputs`; the trace still warns of its probabilities.
     while len(getattr(last, "outputs", None) or ()) == 1:
         last = last.outputs[0]._keras_history.operation
     activation = getattr(getattr(last, "activation", None), "__name__", type(last).__name__.lower())
@@ -118,10 +122,12 @@ class _Keras:
         trainable, before = params["trainable"], params["non_trainable"]
         given = [images, *inputs] if inputs else images
         with contextlib.ExitStack() as stack:
+            # Tapped for this trace only. The model is not copied, because Keras cannot copy every subclass.
             for name, layer in _layers(self.model, ""):
                 if self.layer in (None, name):
                     stack.enter_context(_tapped(layer, functools.partial(tap, name)))
             outputs, after = self.model.stateless_call(trainable, before, given, training=False, **dict(self.kwargs))
+        # By identity, as traced values cannot be compared. A generator of random numbers counts up, for example.
         changed = [
             variable.path
             for variable, old, new in zip(self.model.non_trainable_variables, before, after, strict=True)

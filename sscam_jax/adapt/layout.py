@@ -36,6 +36,7 @@ class Layout:
         self, output: Float[Array, "b ..."], space: tuple[int, ...]
     ) -> tuple[Float[Array, "b ..."], Float[Array, "b t c"] | tuple[()]]:
         """A layer's output as activations [b, *grid, c], and the tokens that have no place on the grid."""
+        # Three axes are tokens for an image, but maps for a sound [b, time, c].
         if self.tokens is None and self.grid is None and (output.ndim != 3 or len(space) < 2):
             return (jnp.moveaxis(output, 1, -1) if self.channels_first else output), ()
         if output.ndim != 3:
@@ -75,14 +76,17 @@ class Layout:
 
 def _even(patches: int, space: tuple[int, ...]) -> tuple[int, ...]:
     """The grid of patches with equal sides, to the nearest whole number."""
+    # Patches are mostly square, so their number and the sides of the image give the side of one.
     side = (math.prod(space) / max(patches, 1)) ** (1 / len(space))
     return tuple(round(length / side) for length in space)
 
 
 def _only(tokens: int, space: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
     """The one grid of square patches that covers the image and leaves at most `MOST_TOKENS` tokens over."""
+    # Only sides that cut the image evenly: a patch embedding leaves no border over.
     sides = [side for side in range(1, min(space)) if not any(length % side for length in space)]
     grids = {tuple(length // side for length in space) for side in sides}
+    # More than one may fit, and a wrong guess would shear the map without an error. So it is refused.
     found = sorted(grid for grid in grids if 0 <= tokens - math.prod(grid) <= MOST_TOKENS)
     if len(found) != 1:
         meant = " or ".join(f"tokens={tokens - math.prod(grid)} (a grid of {grid})" for grid in found)

@@ -78,11 +78,13 @@ def _identity(value: Any) -> Any:
     from flax import linen as nn
 
     if isinstance(value, nn.Module):
+        # The parent holds the module, so to follow it would not end.
         fields = [field.name for field in dataclasses.fields(value) if field.name != "parent"]
         return type(value), *(_identity(getattr(value, name)) for name in fields)
     if isinstance(value, functools.partial):
         return functools.partial, value.func, _identity(value.args), _identity(value.keywords)
     if isinstance(value, Mapping):
+        # Linen makes a FrozenDict of a dictionary; two with the same items are the same setting.
         return "mapping", *((name, _identity(each)) for name, each in value.items())
     if isinstance(value, list | tuple):
         return type(value), *map(_identity, value)
@@ -104,6 +106,7 @@ class _Linen:
         def intercept(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
             output = method(*args, **kwargs)
             name, path = context.method_name, context.module.path
+            # The module itself has no path: its output is the network's.
             if name == "__call__":
                 return tap(".".join(path), output) if path else output
             # Flax's own methods, `setup` among them, are no layers.
@@ -119,6 +122,7 @@ class _Linen:
                 'returned, such as {"params": ..., "batch_stats": ...}'
             ) from error
         except (errors.ModifyScopeVariableError, errors.InvalidRngError, NameError) as error:
+            # Batch normalisation looks for its `axis_name` in training only. Other NameErrors are the network's own.
             if isinstance(error, NameError) and "axis name" not in str(error):
                 raise
             raise ValueError(

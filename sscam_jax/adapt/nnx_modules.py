@@ -75,13 +75,16 @@ def nnx_network(model: "nnx.Module", layer: str | None, kwargs: Mapping[str, Any
     """The network that taps the layer, or all modules where it is None, and its parameters."""
     from flax import nnx
 
+    # `eval` changes a model in place.
     copy = nnx.clone(model)
     copy.eval()
     submodules.check_layer(copy, layer, nnx.Module)
+    # Keys and counts would be parameters that no gradient fits, and that differ between two equal models.
     parts: Any = nnx.split(copy, nnx.RngState, ...)
     graph, random, state = parts
     leaves, random_tree = jax.tree.flatten(random)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+    # Plain, so that it is saved, restored and mapped like the parameters of every other framework.
     params = nnx.to_pure_dict(state)
     by_value = tuple(sorted(kwargs.items()))
     return _NNX(graph, jax.tree.structure(state), tuple(_by_path(params)), random_tree, shapes, layer, by_value), params
@@ -121,6 +124,7 @@ class _NNX:
         # In inference nothing draws: any keys and counts will do.
         random = jax.tree.unflatten(self.random_tree, [jnp.zeros(shape, dtype) for shape, dtype in self.random_shapes])
         model = nnx.merge(self.graph, random, state)
+        # By identity, because traced values cannot be compared: batch statistics, or the count of a generator.
         before = dict(jax.tree.leaves_with_path(nnx.state(model)))
         with submodules.tapping(model, self.layer, nnx.Module, tap):
             outputs = model(images, *inputs, **dict(self.kwargs))

@@ -58,6 +58,7 @@ def plain(
         [[0.0625, 0.0, 0.0]]
     """
     layout = Layout(channels_first, tokens, grid)
+    # A function names no layers, so its one cut has a fixed name.
     return cut(_Plain(network), params, "tap", inputs=inputs, logits=logits, layout=layout)
 
 

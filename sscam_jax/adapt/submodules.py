@@ -55,6 +55,7 @@ def check_layer(model: Any, layer: str | None, kind: type) -> None:
 
 def _modules_and_functions(model: Any, kind: type) -> dict[str, Install]:
     found: dict[str, Install] = {}
+    # A module that is not callable, such as `nnx.List`, gives no output to explain.
     for path, node, put in _walk(model, kind, "", (), lambda value: None):
         if isinstance(node, kind):
             if path and callable(node):
@@ -78,6 +79,7 @@ def _methods(model: Any, kind: type) -> dict[str, Install]:
 
 def _walk(node: Any, kind: type, path: str, inside: tuple[Any, ...], put: Put) -> Iterator[tuple[str, Any, Put]]:
     """The modules of type `kind` in a model, the model itself as '', and the functions that may be layers."""
+    # By identity: to compare two modules of Equinox would compare their arrays.
     if any(node is each for each in inside):
         return  # a module that holds its parent
     if isinstance(node, kind) or (inside and _may_be_layer(node, inside[-1], kind)):
@@ -90,6 +92,7 @@ def _may_be_layer(node: Any, holder: Any, kind: type) -> bool:
     """Whether it is a function that may be a layer, unlike the initialisers that the framework's modules hold."""
     if not callable(node) or isinstance(node, type) or _framework(type(node)) == _framework(kind):
         return False
+    # In a list, a function is there to be called in turn. As an attribute of the framework's own module it initialises.
     container = isinstance(holder, Mapping | Sequence)  # `nnx.List` is a module too
     return container or not isinstance(holder, kind) or _framework(type(holder)) != _framework(kind)
 
@@ -106,6 +109,7 @@ def _children(node: Any, kind: type, put: Put) -> Iterator[tuple[str, Any, Put]]
         items = list(enumerate(node))
     elif isinstance(node, kind):
         for name, child in list(vars(node).items()):
+            # Past the module's own setattr: Equinox forbids it, and NNX keeps account of what is set.
             yield name, child, functools.partial(object.__setattr__, node, name)
     for key, child in items:
         if isinstance(node, MutableMapping | MutableSequence):
@@ -115,6 +119,7 @@ def _children(node: Any, kind: type, put: Put) -> Iterator[tuple[str, Any, Put]]
 
 
 def _put_in_tuple(node: tuple[Any, ...], at: int, put: Put, value: Any) -> None:
+    # A tuple cannot be changed, so what holds it gets another.
     put((*node[:at], value, *node[at + 1 :]))
 
 
@@ -128,6 +133,7 @@ def _tap_method(module: Any, method: str, path: str) -> None:
     object.__setattr__(module, "__class__", _tapped(cls, method, path))
 
 
+# The same class for the same place: JAX compares pytrees by their classes.
 @functools.cache
 def _tapped(cls: Any, method: str, path: str) -> Any:
     """The class with what a method gives handed to the tap."""

@@ -81,6 +81,7 @@ def layers(
     found: dict[str, list[Layer]] = {}
 
     def of_one_image(params: Params, image: Array, inputs: Any) -> None:
+        # A layer inside a scan has a shape too, but a cut there would not see the whole stack.
         outside = get_opaque_trace_state()
 
         def tap(name: str, output: Any) -> Any:
@@ -96,6 +97,7 @@ def layers(
         given = inputs if adapter == "equinox" else jax.tree.map(lambda each: jnp.asarray(each)[None], inputs)
         run(params, images[0] if adapter == "equinox" else images, tap, *given)
 
+    # Abstractly: a list of layers must not cost a pass of a large network.
     jax.eval_shape(of_one_image, params, jax.ShapeDtypeStruct(images.shape[1:], images.dtype), tuple(inputs))
     return tuple(each[0] if len(each) == 1 else each[0]._replace(grid=None) for each in found.values())
 
@@ -142,6 +144,7 @@ def model(
         return adapter(*given, layer, **options)
     if images is None:
         raise ValueError("no layer is named: name one by layer=, or give images= so that the last with a grid is taken")
+    # These say how to read the output of a layer; the model does not know them.
     listed = {key: value for key, value in options.items() if key not in ("logits", "tokens", "grid")}
     for candidate in _from_the_end(layers(network, images, params=params, **listed)):
         apply, adapted = adapter(*given, candidate.name, **options)
@@ -202,6 +205,7 @@ def _places_matter(apply: Apply, params: Params, images: Float[Array, "b *space 
     """Whether most places of the activations have a gradient; the head alone runs, on random numbers."""
     image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     activations, carry = jax.eval_shape(apply.features, params, image)
+    # Any values do: whether a place matters depends on the network, and ones keep products from vanishing.
     around = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), carry)
     weights = jax.random.normal(jax.random.key(0), (1024,))
 
@@ -211,4 +215,5 @@ def _places_matter(apply: Apply, params: Params, images: Float[Array, "b *space 
 
     drawn = jax.random.normal(jax.random.key(1), activations.shape, activations.dtype)
     gradient = jax.jit(jax.grad(mixed))(drawn)
+    # After the last attention, only the class token has a gradient. A ReLU in the head may silence single places.
     return bool((gradient != 0).any(-1).mean() > 0.5)

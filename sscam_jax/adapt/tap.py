@@ -60,6 +60,7 @@ def cut(
     Returns:
         The network, and the parameters that it takes.
     """
+    # `Apply` is a static argument of compiled functions, so it needs a hash.
     try:
         hash(network)
     except TypeError:
@@ -88,6 +89,7 @@ class _WithInputs:
     def __call__(self, params: Params, images: Float[Array, "..."], tap: Tap) -> Any:
         inputs = params["inputs"]
         if not self.one_image:
+            # They have no batch axis, and the network is traced on a batch of one.
             inputs = jax.tree.map(lambda each: jnp.asarray(each)[None], inputs)
         return self.network(params["network"], images, tap, *inputs)
 
@@ -127,6 +129,7 @@ class _Cut:
 
     def run(self, params: Params, image: Float[Array, "..."], tap: Tap) -> Any:
         """The network's outputs for one image."""
+        # One image, even where the network takes batches: `vmap` over it keeps images apart, whatever the network does.
         images = self.layout.images(image[None])
         return self.network(params, images[0] if self.one_image else images, tap)
 
@@ -156,6 +159,7 @@ class _Cut:
         except Exception as error:
             _remedies.explain(error, functools.partial(self.try_out, params), self.layout, image)
             raise
+        # Twice would be two values with one name, and the cut could be at either.
         if len(marked) != 1:
             if names and not marked:
                 raise _names.unknown_layer(self.layer, "that runs", names)
@@ -177,11 +181,13 @@ def _marking(layer: str, marked: list[Any], names: list[str]) -> Tap:
         names.append(name)
         if name != layer:
             return output
+        # A mark in an inner trace is not in the list of equations that is split.
         if get_opaque_trace_state() != outside:
             raise ValueError(
                 f"layer {layer!r} runs inside a transformation of the network (a scan, remat, jit or vmap): "
                 "cut outside it"
             )
+        # Blocks of transformers return (tokens, attention), for example: the first counts, the others pass.
         leaves, treedef = jax.tree.flatten(output)
         if not leaves or not isinstance(leaves[0], jax.Array):
             raise ValueError(f"layer {layer!r} gives {type(output).__name__}, expected an array of maps")
@@ -205,6 +211,7 @@ class _Features(_Cut):
         image = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
         traced = self.trace(params, image)
         leaves, before = jax.tree.leaves(params), jaxpr_as_fun(traced.halves.before)
+        # The trace of one image, run over the batch. So a network of one image and one of batches are treated alike.
         output, *around = jax.vmap(lambda image: before(*leaves, image))(images)
         if not self.one_image:
             if traced.marked.shape[:1] != (1,):
@@ -227,6 +234,7 @@ class _Head(_Cut):
     def after(self, params: Params, activations: Float[Array, "b ..."], carry: _Carry) -> tuple[_Traced, list[Any]]:
         """The trace, and the arrays among the network's outputs."""
         traced = self.trace(params, carry.image)
+        # Methods compute in float32; the network goes on in its own precision.
         output = self.layout.from_grid(activations, carry.tokens).astype(traced.marked.dtype)
         leaves, after = jax.tree.leaves(params), jaxpr_as_fun(traced.halves.after)
         output = output if self.one_image else output[:, None]

@@ -47,10 +47,13 @@ def target(apply: Apply, params: Params, function: Callable[..., Array], *arrays
         [[0.0, 0.25, -0.25]]
     """
     cut = apply.sections
+    # What makes a network fast stays: a target changes what comes after the logits only.
     sections = cut and Sections(_Of(cut.early), _Then(cut.late, function))
     for_cpu = apply.for_cpu and _ForCPU(apply.for_cpu)
+    # A target of a detector needs more outputs than the one that `logits=` would choose.
     head = _Then(all_outputs(apply.head), function)
     targeted = Apply(_Of(apply.features), head, sections, for_cpu, apply.imagenet)
+    # As parameters they are traced, so another text or region compiles nothing.
     return targeted, {"network": params, "target": arrays}
 
 

@@ -60,6 +60,7 @@ def torch(
 def torch_network(module: Any, layer: str | None, kwargs: Mapping[str, Any]) -> tuple[Network, Params]:
     """The network that taps the layer, or all modules where it is None, and its parameters."""
     torchax = imported("torchax", "torch")
+    # Each module has its own switch: a frozen part may be in evaluation mode while the rest is not.
     training = [name or type(module).__name__ for name, inner in module.named_modules() if inner.training]
     if training:
         raise ValueError(f"the module is in training mode, at {', '.join(training[:5])}: call module.eval() first")
@@ -78,6 +79,7 @@ class _Torch:
     kwargs: tuple[tuple[str, Any], ...]
 
     def __call__(self, params: Params, images: Float[Array, "b ..."], tap: Tap, *inputs: Any) -> Any:
+        # Hooks see tensors of torchax, the tap takes arrays of JAX.
         environment = imported("torchax", "torch").default_env()
 
         def hook(name: str) -> Callable[..., Any]:
@@ -89,6 +91,7 @@ class _Torch:
         with contextlib.ExitStack() as stack:
             for name, module in self.module.named_modules():
                 if name and self.layer in (None, name):
+                    # Removed after the trace, also on an error: the module stays the user's.
                     handle = module.register_forward_hook(hook(name))
                     stack.callback(handle.remove)
             return self.function(params, (images, *inputs), dict(self.kwargs))
