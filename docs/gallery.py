@@ -1,10 +1,11 @@
 """Draw the site's pictures of maps: `python docs/gallery.py` writes them into docs/gallery/.
 
-It needs `pip install '.[demo]'` and takes some minutes on two CPU cores. The photographs are those of the package
-foolbox.
+It needs `pip install '.[demo,onnx]' rapidocr-onnxruntime` and takes some minutes on two CPU cores. The photographs are
+those of the package foolbox, the network that finds text that of the package rapidocr-onnxruntime.
 """
 
 import functools
+import importlib.util
 import pathlib
 from collections.abc import Callable, Mapping
 
@@ -167,6 +168,46 @@ def targets() -> None:
     save_figure("targets", photo, "", maps, columns=5)
 
 
+def text() -> None:
+    """Where a network of ONNX Runtime sees text, and the maps of its score there, without gradients."""
+    import onnx
+    import onnxruntime
+
+    spec = importlib.util.find_spec("rapidocr_onnxruntime")
+    assert spec is not None and spec.origin is not None
+    file = pathlib.Path(spec.origin).parent / "models" / "ch_PP-OCRv4_det_infer.onnx"
+    model = onnx.load(file)
+    before_the_sigmoid, neck = "p2o.Add.281", "p2o.Concat.1"
+    for name in (before_the_sigmoid, neck):
+        model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    def output(name: str, images: np.ndarray) -> np.ndarray:
+        given = np.ascontiguousarray(images[..., ::-1].transpose(0, 3, 1, 2))  # its colours are blue, green, red
+        return session.run([name], {"x": given})[0].transpose(0, 2, 3, 1)
+
+    photo = sscam.data.open_image(DEMO[0].with_name("imagenet_09_455.jpg")).resize((256, 256))
+    image = np.asarray(photo, np.float32)[None] / 127.5 - 1
+    found = output(before_the_sigmoid, image)[0, ..., 0] > 0
+
+    def score(images: np.ndarray) -> np.ndarray:
+        return output(before_the_sigmoid, images)[:, found].mean(1)
+
+    network = sscam.adapt.black_box(score, functools.partial(output, neck))
+    options = dict(score="logit", chunk_size=8)
+    maps = {
+        "Score-CAM": sscam.score_cam(*network, jnp.asarray(image), [0], **options),
+        "SS-CAM": sscam.ss_cam(*network, jnp.asarray(image), [0], key=KEY, n_samples=2, **options),
+    }
+    for name, saliency in maps.items():
+        inside = np.asarray(saliency.maps[0])
+        print(f"{name}: {inside[found].sum() / inside.sum():.0%} of the map on {found.mean():.1%} of the pixels")
+    drawn = {"found as text": found.astype(np.float32)} | {
+        name: np.asarray(each.maps[0]) for name, each in maps.items()
+    }
+    save_drawing("text", lambda: plots.compare(photo, drawn, columns=4))
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     first()
@@ -174,3 +215,4 @@ if __name__ == "__main__":
     choices()
     classes()
     targets()
+    text()
