@@ -2,10 +2,10 @@
 
     python notebooks/results/tables.py ASSETS NETWORK [SLICES]
 
-ASSETS is the folder of real weights and images, NETWORK is resnet18 or squeezenet1_0. The photographs come in the random
-order of `data.subset`, seed 0, so that every number of slices is a random sample. A slice that is done is added to
-`tables_NETWORK.parquet`, and what computed it to `tables_NETWORK.json`; another call goes on with the next one. A slice
-that is interrupted goes on in its run folder, in `runs/`. SLICES is how many to have at the end; default: all.
+ASSETS is the folder of real weights and images, NETWORK is resnet18 or squeezenet1_0. The photographs come in the
+random order of `data.subset`, seed 0, so that every number of slices is a random sample. A slice that is done is added
+to `tables_NETWORK.parquet`, and what computed it to `tables_NETWORK.json`; another call goes on with the next one. A
+slice that is interrupted goes on in its run folder, in `runs/`. SLICES is how many to have at the end; default: all.
 """
 
 import dataclasses
