@@ -23,6 +23,7 @@ TABLES = {
     "squeezenet1_0_40": ("average-drop", "average-increase", "insertion", "energy", "energy-over-area", "pointing"),
     "squeezenet1_1_40": ("average-drop", "insertion", "deletion", "energy", "energy-over-area", "pointing"),
     "squeezenet1_1_12": ("average-drop", "insertion", "deletion", "energy", "energy-over-area"),
+    "squeezenet1_1_stanford40": ("average-drop", "average-increase", "energy", "energy-over-area", "pointing"),
     "stanford40_squeezenet1_1": ("average-drop", "average-increase", "energy", "energy-over-area", "pointing"),
     "voc2007_squeezenet1_1": ("average-drop", "average-increase", "energy", "energy-over-area", "pointing"),
     "resnet18_all": ("average-drop", "average-increase", "energy", "energy-over-area", "pointing"),
@@ -52,6 +53,11 @@ FAMILIES = {
     ],
     "ten samples against one": [
         (run, "ss-cam:paper", "ss-cam:paper,budget=512") for run in ("resnet18_40", "squeezenet1_0_40")
+    ],
+    "SS-CAM on Stanford40": [
+        ("squeezenet1_1_stanford40", method, other)
+        for method in ("ss-cam:paper,budget=128", "ss-cam:budget=128")
+        for other in ("grad-cam", "grad-cam++", "score-cam:budget=128", "gaussian")
     ],
     "logits with a softmax over channels": [("squeezenet1_1_40", f"ss-cam:paper,{S},sigma=1,budget=320", "score-cam")],
     "the other presets, on 12 images": [

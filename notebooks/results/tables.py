@@ -2,12 +2,12 @@
 
     python notebooks/results/tables.py ASSETS NAME [SLICES]
 
-ASSETS is the folder of real weights and images. NAME is resnet18 or squeezenet1_0 (Tables 1 and 2, ILSVRC-2012), or
-stanford40 or voc2007 (SqueezeNet 1.1 with the head that knows these classes, on images that the head has not seen). The
-photographs come in the random order of `data.subset`, seed 0, so that every number of slices is a random sample. A
-slice that is done is added to `tables_NAME.parquet`, and what computed it to `tables_NAME.json`; another call goes on
-with the next one. A slice that is interrupted goes on in its run folder, in `runs/`. SLICES is how many to have at the
-end; default: all.
+ASSETS is the folder of real weights and images. NAME is resnet18_tables or squeezenet1_0_tables (Tables 1 and 2,
+ILSVRC-2012), or squeezenet1_1_stanford40 or squeezenet1_1_voc2007 (with the head that knows these classes, on images
+that the head has not seen). The photographs come in the random order of `data.subset`, seed 0, so that every number of
+slices is a random sample. A slice that is done is added to `NAME.parquet`, and what computed it to `NAME.json`; another
+call goes on with the next one. A slice that is interrupted goes on in its run folder, in `runs/`. SLICES is how many to
+have at the end; default: all.
 """
 
 import dataclasses
@@ -38,16 +38,17 @@ METRICS = (
 
 def study(assets: pathlib.Path, name: str) -> tuple[Apply, Params, data.Source]:
     """The network and the images of a table."""
-    if name in ("resnet18", "squeezenet1_0"):
+    network, _, images = name.rpartition("_")
+    if images == "tables":
         source = data.source(f"ilsvrc2012:{assets / 'ILSVRC2012'}")
-        return *networks.load(name, checkpoint=assets / "weights" / f"{name}.pth"), source
-    source = voc_split(assets)[1] if name == "voc2007" else data.source(f"stanford40:{assets / 'Stanford40'}:test")
-    return *networks.load("squeezenet1_1", checkpoint=name), source
+        return *networks.load(network, checkpoint=assets / "weights" / f"{network}.pth"), source
+    source = voc_split(assets)[1] if images == "voc2007" else data.source(f"stanford40:{assets / 'Stanford40'}:test")
+    return *networks.load(network, checkpoint=images), source
 
 
 def main(assets: pathlib.Path, name: str, slices: int | None = None) -> None:
     """Measure the slices that are not there yet."""
-    table, about = (RESULTS / f"tables_{name}.{suffix}" for suffix in ("parquet", "json"))
+    table, about = (RESULTS / f"{name}.{suffix}" for suffix in ("parquet", "json"))
     done = json.loads(about.read_text("utf-8")) if about.is_file() else []
     apply, params, source = study(assets, name)
     order = np.random.RandomState(0).permutation(len(source))
@@ -55,7 +56,7 @@ def main(assets: pathlib.Path, name: str, slices: int | None = None) -> None:
         if any(each["first"] == first for each in done):
             continue
         part = dataclasses.replace(source, ids=source.ids[order[first : first + SLICE]])
-        out = pathlib.Path("runs") / f"tables-{name}-{first:04d}"
+        out = pathlib.Path("runs") / f"{name}-{first:04d}"
         sscam.evaluate(apply, params, data.batches(part, batch_size=10), METHODS, METRICS, out=out)
         values = pyarrow.parquet.read_table(out / "results.parquet")
         if table.is_file():

@@ -39,6 +39,7 @@ SECTIONS = {
         ["stanford40_squeezenet1_1", "voc2007_squeezenet1_1"],
         [],
     ),
+    "SS-CAM on Stanford40, 200 images": (["squeezenet1_1_stanford40"], ["SS-CAM on Stanford40"]),
     "The other presets, SqueezeNet 1.1, 12 images": (["squeezenet1_1_12"], ["the other presets, on 12 images"]),
 }
 CHOSEN = {
