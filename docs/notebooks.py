@@ -58,6 +58,8 @@ def output(data: Any, file: pathlib.Path) -> str:
         film = file.with_suffix(".gif")
         film.write_bytes(base64.b64decode(data.data["image/gif"]))
         return f"![What the cell above draws]({film.relative_to(PAGES).as_posix()})"
+    if "text/markdown" in data.data:
+        return data.data["text/markdown"]
     return fenced(data.data["text/plain"], "text") if "text/plain" in data.data else ""
 
 

@@ -36,6 +36,7 @@ def test_the_page_is_of_this_notebook(path):
         # A note stands below the first heading.
         for part in block.split("\n", 1) if not place else [block]:
             place = page.index(part, place)
+    assert " object>" not in page, "an output is shown by its name"
     for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", page):
         assert (PAGES / picture).stat().st_size < 300_000
 

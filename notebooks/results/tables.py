@@ -5,9 +5,9 @@
 ASSETS is the folder of real weights and images. NAME is resnet18_tables or squeezenet1_0_tables (Tables 1 and 2,
 ILSVRC-2012), or squeezenet1_1_stanford40 or squeezenet1_1_voc2007 (with the head that knows these classes, on images
 that the head has not seen). The photographs come in the random order of `data.subset`, seed 0, so that every number of
-slices is a random sample. A slice that is done is added to `NAME.parquet`, and what computed it to `NAME.json`; another
-call goes on with the next one. A slice that is interrupted goes on in its run folder, in `runs/`. SLICES is how many to
-have at the end; default: all.
+slices is a random sample. A slice that is done is added to `NAME.parquet`, and what computed it to `NAME.config.json`,
+which also has the first slice's fingerprint; another call goes on with the next one. A slice that is interrupted goes
+on in its run folder, in `runs/`. SLICES is how many to have at the end; default: all.
 """
 
 import dataclasses
@@ -48,8 +48,9 @@ def study(assets: pathlib.Path, name: str) -> tuple[Apply, Params, data.Source]:
 
 def main(assets: pathlib.Path, name: str, slices: int | None = None) -> None:
     """Measure the slices that are not there yet."""
-    table, about = (RESULTS / f"{name}.{suffix}" for suffix in ("parquet", "json"))
-    done = json.loads(about.read_text("utf-8")) if about.is_file() else []
+    table, about = RESULTS / f"{name}.parquet", RESULTS / f"{name}.config.json"
+    config = json.loads(about.read_text("utf-8")) if about.is_file() else dict(slices=[])
+    done = config["slices"]
     apply, params, source = study(assets, name)
     order = np.random.RandomState(0).permutation(len(source))
     for first in range(0, len(source), SLICE)[:slices]:
@@ -63,9 +64,9 @@ def main(assets: pathlib.Path, name: str, slices: int | None = None) -> None:
             values = pyarrow.concat_tables([pyarrow.parquet.read_table(table), values])
         pyarrow.parquet.write_table(values, table)
         made = json.loads((out / "config.json").read_text("utf-8"))["fingerprint"]
-        kept = {field: made[field] for field in ("data", "params", "source", "methods", "machine")}
-        done.append(dict(first=first, n=len(part), **kept))
-        about.write_text(json.dumps(done, indent=1) + "\n", "utf-8")
+        done.append(dict(first=first, n=len(part), source=made["source"], machine=made["machine"]))
+        config.setdefault("fingerprint", made)
+        about.write_text(json.dumps(config, indent=1) + "\n", "utf-8")
         print(f"{name}: {sum(each['n'] for each in done)} of {len(source)}", flush=True)
 
 
