@@ -25,7 +25,7 @@ TABLES = {
     "squeezenet1_1_12": ("average-drop", "insertion", "deletion", "energy", "energy-over-area"),
     "squeezenet1_1_stanford40": ("average-drop", "average-increase", "energy", "energy-over-area", "pointing"),
     "stanford40_squeezenet1_1": ("average-drop", "average-increase", "energy", "energy-over-area", "pointing"),
-    "voc2007_squeezenet1_1": ("average-drop", "average-increase", "energy", "energy-over-area", "pointing"),
+    "squeezenet1_1_voc": ("average-drop", "average-increase", "energy", "energy-over-area", "pointing"),
     "resnet18_all": ("average-drop", "average-increase", "energy", "energy-over-area", "pointing"),
     "squeezenet1_0_all": ("average-drop", "average-increase", "energy", "energy-over-area", "pointing"),
     "squeezenet1_1_all": ("average-drop", "average-increase", "energy", "energy-over-area", "pointing"),
@@ -76,7 +76,7 @@ FAMILIES = {
     ],
 }  # fmt: skip
 # The pointing game of VOC is a mean over its classes, as its authors have it.
-PER_CLASS = {"voc2007_squeezenet1_1": ("pointing",)}
+PER_CLASS = {"squeezenet1_1_voc": ("pointing",)}
 CONFIRM = [
     ("squeezenet1_1_confirm", "ss-cam:paper,sigma=0.5,budget=320", "ss-cam:paper,budget=320"),
     ("squeezenet1_1_confirm", "ss-cam:paper,sigma=0.5,budget=320", "score-cam"),

@@ -17,6 +17,7 @@ import sys
 
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 from heads import voc_split  # beside this file
 
@@ -61,7 +62,10 @@ def main(assets: pathlib.Path, name: str, slices: int | None = None) -> None:
         sscam.evaluate(apply, params, data.batches(part, batch_size=10), METHODS, METRICS, out=out)
         values = pyarrow.parquet.read_table(out / "results.parquet")
         if table.is_file():
-            values = pyarrow.concat_tables([pyarrow.parquet.read_table(table), values])
+            before = pyarrow.parquet.read_table(table)
+            # A call that was killed between the two files has written this slice's values already.
+            again = pyarrow.compute.is_in(before["image"], pyarrow.compute.unique(values["image"]))
+            values = pyarrow.concat_tables([before.filter(pyarrow.compute.invert(again)), values])
         pyarrow.parquet.write_table(values, table)
         made = json.loads((out / "config.json").read_text("utf-8"))["fingerprint"]
         done.append(dict(first=first, n=len(part), source=made["source"], machine=made["machine"]))

@@ -36,7 +36,7 @@ SECTIONS = {
         ["methods of a few passes", "class or not"],
     ),
     "Stanford40 and VOC 2007, with networks that know their classes": (
-        ["stanford40_squeezenet1_1", "voc2007_squeezenet1_1"],
+        ["stanford40_squeezenet1_1", "squeezenet1_1_voc"],
         [],
     ),
     "SS-CAM on Stanford40, 200 images": (["squeezenet1_1_stanford40"], ["SS-CAM on Stanford40"]),
