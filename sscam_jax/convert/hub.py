@@ -13,11 +13,14 @@ from sscam_jax.convert.read import read_metadata
 from sscam_jax.convert.unpickle import CheckpointError
 from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD
 
-# timm's name of a network -> ours. timm's MobileNetV3 adds another ε to the variance than torchvision's, and its VGG,
-# Swin and MobileNetV2 have other names for their tensors.
+# timm's name of a network -> ours. timm's VGG and Swin have other names for their tensors, and its tf_mobilenetv3 pads
+# as TensorFlow does.
 ARCHITECTURES = {
     **{name: name for name in ("resnet18", "resnet34", "resnet50", "resnet101", "densenet121", "convnext_tiny")},
     "efficientnet_b0": "efficientnet_b0",
+    "mobilenetv2_100": "mobilenet_v2",
+    "mobilenetv3_small_100": "mobilenet_v3_small",
+    "mobilenetv3_large_100": "mobilenet_v3_large",
     **dict.fromkeys(("vit_base_patch16_224", "deit_base_patch16_224"), "vit_b_16"),
     **dict.fromkeys(("vit_small_patch16_224", "deit_small_patch16_224"), "vit_s_16"),
 }

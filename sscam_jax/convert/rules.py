@@ -45,6 +45,9 @@ class Rule(NamedTuple):
 SAME = Transform(lambda x: x, lambda x: x)
 DENSE = Transform(lambda x: x.transpose(1, 0), lambda x: x.transpose(1, 0))  # out, in -> in, out
 CONV = Transform(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))  # OIHW -> HWIO
+POINTWISE = Transform(
+    lambda x: x[:, :, 0, 0].transpose(1, 0), lambda x: x.transpose(1, 0)[:, :, None, None]
+)  # OI11 -> IO
 # PyTorch flattens [c, 7, 7] before this dense layer, Flax flattens [7, 7, c]: the rows are permuted to match.
 FLATTENED = Transform(
     lambda x: x.reshape(x.shape[0], -1, 7, 7).transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),

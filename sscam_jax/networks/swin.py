@@ -4,16 +4,14 @@ The default layer is the last normalisation. Average pooling and one linear laye
 """
 
 import dataclasses
-import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from sscam_jax.networks.network import Named, Network, Stages, submodules
-from sscam_jax.networks.vit import Norm
+from sscam_jax.networks.transformer import MLP, Norm, attend
 
 _EPSILON = 1e-5
 
@@ -61,24 +59,18 @@ class WindowAttention(nnx.Module):
 
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         b, h, w, c = maps.shape
-        window, n = self.window, self.window**2
+        window = self.window
         # Pad to whole windows, as torchvision does. The padding takes part in the attention, and is cut off at the end.
         x = jnp.pad(maps, ((0, 0), (0, -h % window), (0, -w % window), (0, 0)))
         height, width = x.shape[1:3]
         # A single window has no neighbours, so there is nothing to shift.
         shifts = (self.shift if height > window else 0, self.shift if width > window else 0)
         x = _windows(jnp.roll(x, (-shifts[0], -shifts[1]), (1, 2)), window)
-        qkv = self.qkv(x).reshape(*x.shape[:3], 3, self.heads, c // self.heads)
-        q, k, v = (qkv[:, :, :, i] for i in range(3))
-        products = jnp.einsum("bkqhd,bkshd->bkhqs", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
         bias = self.relative_position_bias_table[...].astype(jnp.float32)[_relative_positions(window)]
-        products += bias.transpose(2, 0, 1)[None, None]
-        together = _together(height, width, window, shifts)[None, :, None]
-        # The published code adds −100 to the exponent, not −∞.
-        products += np.where(together, 0, -100).astype(np.float32)
-        # The softmax is in float32 whatever the network's precision.
-        shares = jax.nn.softmax(products).astype(v.dtype)
-        y = self.proj(jnp.einsum("bkhqs,bkshd->bkqhd", shares, v).reshape(b, x.shape[1], n, c))
+        together = _together(height, width, window, shifts)[:, None]
+        # The published code adds −100 to the exponent where positions must not attend, not −∞.
+        bias = bias.transpose(2, 0, 1)[None] + np.where(together, 0, -100).astype(np.float32)
+        y = self.proj(attend(self.qkv(x), self.heads, bias[None]))
         y = y.reshape(b, height // window, width // window, window, window, c).transpose(0, 1, 3, 2, 4, 5)
         return jnp.roll(y.reshape(b, height, width, c), shifts, (1, 2))[:, :h, :w]
 
@@ -90,14 +82,11 @@ class SwinBlock(nnx.Module):
         self.norm1 = Norm(width, _EPSILON)
         self.attn = WindowAttention(width, heads, window, shifted, rngs)
         self.norm2 = Norm(width, _EPSILON)
-        # torchvision's numbers: 1 and 2 are GELU and dropout.
-        self.mlp = Named({"0": nnx.Linear(width, 4 * width, rngs=rngs), "3": nnx.Linear(4 * width, width, rngs=rngs)})
+        self.mlp = MLP(width, rngs)
 
     def __call__(self, maps: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        first, last = getattr(self.mlp, "0"), getattr(self.mlp, "3")
         maps = maps + self.attn(self.norm1(maps))
-        # torchvision's GELU is exact; JAX's default is an approximation by tanh.
-        return maps + last(jax.nn.gelu(first(self.norm2(maps)), approximate=False))
+        return maps + self.mlp(self.norm2(maps))
 
 
 class PatchMerging(nnx.Module):

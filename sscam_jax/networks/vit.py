@@ -9,15 +9,13 @@ is zero, and a gradient method would return an empty map.
 """
 
 import dataclasses
-import math
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float
 
 from sscam_jax.networks.network import Named, Network, Stages
+from sscam_jax.networks.transformer import MLP, Norm, attend
 
 Tokens = tuple[Float[Array, "b h w c"], tuple[Float[Array, "b 1 c"]]]
 """The input and output of a block: the tokens of the patches, and the class token as the carry."""
@@ -36,30 +34,13 @@ _TIMM = (
 )
 
 
-class Norm(nnx.Module):
-    """(x − mean) / √(variance + ε) · scale + bias over the channels, always computed in float32."""
-
-    def __init__(self, width: int, epsilon: float = 1e-6) -> None:
-        self.epsilon = epsilon
-        self.scale = nnx.Param(jnp.ones(width))
-        self.bias = nnx.Param(jnp.zeros(width))
-
-    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-        scale, bias = (p[...].astype(jnp.float32).reshape(*[1] * (x.ndim - 1), -1) for p in (self.scale, self.bias))
-        # In bfloat16 the mean of some hundred channels has too few digits to be subtracted.
-        y = x.astype(jnp.float32)
-        y -= y.mean(-1, keepdims=True)
-        y *= lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
-        return (y * scale + bias).astype(x.dtype)
-
-
 def _joined(maps: Float[Array, "b h w c"], class_token: Float[Array, "b 1 c"]) -> Float[Array, "b n c"]:
     b, h, w, c = maps.shape
     return jnp.concatenate([class_token, maps.reshape(b, h * w, c)], axis=1)
 
 
 class Attention(nnx.Module):
-    """softmax(q kᵀ / √d) v in every head. One layer computes q, k and v, and each is split evenly among the heads."""
+    """Attention between all tokens. One layer computes q, k and v."""
 
     def __init__(self, width: int, heads: int, rngs: nnx.Rngs) -> None:
         self.heads = heads
@@ -67,23 +48,16 @@ class Attention(nnx.Module):
         self.out_proj = nnx.Linear(width, width, rngs=rngs)
 
     def __call__(self, tokens: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
-        b, n, c = tokens.shape
-        qkv = self.in_proj(tokens).reshape(b, n, 3, self.heads, c // self.heads)
-        q, k, v = (qkv[:, :, i] for i in range(3))
-        # In float32, because a softmax over rounded products loses small shares.
-        products = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
-        shares = jax.nn.softmax(products / math.sqrt(q.shape[-1])).astype(v.dtype)
-        return self.out_proj(jnp.einsum("bhqk,bkhd->bqhd", shares, v).reshape(b, n, c))
+        return self.out_proj(attend(self.in_proj(tokens), self.heads))
 
 
 class EncoderBlock(nnx.Module):
     """y = x + attention(ln_1(x)), then y + mlp(ln_2(y)). Two stages, so that the network can be cut after ln_1."""
 
-    def __init__(self, width: int, heads: int, hidden: int, rngs: nnx.Rngs) -> None:
-        self.ln_1 = Norm(width)
+    def __init__(self, width: int, heads: int, rngs: nnx.Rngs) -> None:
+        self.ln_1, self.ln_2 = Norm(width), Norm(width)
         self.self_attention = Attention(width, heads, rngs)
-        self.ln_2 = Norm(width)
-        self.mlp = Named({"0": nnx.Linear(width, hidden, rngs=rngs), "3": nnx.Linear(hidden, width, rngs=rngs)})
+        self.mlp = MLP(width, rngs)
 
     def normalised(self, state: Tokens) -> Normalised:
         maps, (class_token,) = state
@@ -91,10 +65,9 @@ class EncoderBlock(nnx.Module):
 
     def rest(self, state: Normalised) -> Tokens:
         maps, (class_token, tokens) = state
-        first, last = getattr(self.mlp, "0"), getattr(self.mlp, "3")  # 1 and 2 are GELU and dropout in torchvision
         # The tokens of the carry are the skip connection. The maps replace the normalised tokens of the patches.
         tokens = tokens + self.self_attention(_joined(maps, class_token))
-        tokens = tokens + last(jax.nn.gelu(first(self.ln_2(tokens)), approximate=False))  # exact, as PyTorch's
+        tokens = tokens + self.mlp(self.ln_2(tokens))
         return tokens[:, 1:].reshape(maps.shape), (tokens[:, :1],)
 
 
@@ -105,10 +78,7 @@ class Encoder(nnx.Module):
         self.grid = sizes.image // sizes.patch
         self.pos_embedding = nnx.Param(jnp.zeros((1, 1 + self.grid**2, sizes.width)))
         self.layers = Named(
-            {
-                f"encoder_layer_{i}": EncoderBlock(sizes.width, sizes.heads, 4 * sizes.width, rngs)
-                for i in range(sizes.depth)
-            }
+            {f"encoder_layer_{i}": EncoderBlock(sizes.width, sizes.heads, rngs) for i in range(sizes.depth)}
         )
         self.ln = Norm(sizes.width)
 

@@ -16,6 +16,7 @@ from sscam_jax.convert import hub, rules
 from sscam_jax.networks import network as shared
 from sscam_jax.networks import registry
 from tests.golden.random_tensors import weight
+from tests.networks import test_torchvision_networks as mobilenets
 
 constants = pytest.importorskip("huggingface_hub.constants")
 COMMIT, CLASSES = "0" * 40, 3
@@ -84,6 +85,16 @@ def test_a_network_of_timm_with_its_own_number_of_classes(server, tmp_path, monk
     server.files.clear()  # from now on only the cache has it
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     jax.tree.map(np.testing.assert_array_equal, sscam.load("timm/resnet18.x")[1], theirs)
+
+
+def test_a_mobilenet_under_timms_own_names(server, tmp_path):
+    tensors = mobilenets.timm_tensors("mobilenet_v3_small")
+    config = {"architecture": "mobilenetv3_small_100", "num_classes": mobilenets.CLASSES}
+    put(server, tmp_path, "timm/mobilenetv3_small_100.x", config, tensors)
+    apply, params = sscam.load("timm/mobilenetv3_small_100.x")
+    expected, theirs = sscam.load("mobilenet_v3_small", checkpoint=tensors, num_classes=mobilenets.CLASSES)
+    assert apply == expected
+    jax.tree.map(np.testing.assert_array_equal, params, theirs)
 
 
 def test_a_converted_file_says_its_network(server, tmp_path):

@@ -1,5 +1,6 @@
 """The networks against plain PyTorch, and their cuts."""
 
+import functools
 import pathlib
 import pickle
 
@@ -31,17 +32,13 @@ def state_dict(name: str, num_classes: int = CLASSES) -> dict[str, np.ndarray]:
     return {tensor: weight(tensor, shape) for tensor, shape in shapes.items()}
 
 
-def every_stage(network: shared.Network, num_classes: int, params, images):
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def every_stage(network: shared.Network, num_classes: int, params, state):
     """The maps after each stage of a network, and its logits."""
-
-    @jax.jit
-    def run(params, state):
-        module, seen = shared.bind(network, num_classes, params), {}
-        for stage, function in module.body().items():
-            seen[stage] = state = function(state)
-        return seen, module.classify(module.pool(state))
-
-    return run(params, images)
+    module, seen = shared.bind(network, num_classes, params), {}
+    for stage, function in module.body().items():
+        seen[stage] = state = function(state)
+    return seen, module.classify(module.pool(state))
 
 
 def shapes_only(name: str, layer: str | None = None):

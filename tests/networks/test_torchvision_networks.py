@@ -17,7 +17,9 @@ from sscam_jax.networks.inverted import Block, InvertedResidual, Style
 from tests.golden.random_tensors import summary, uniform, weight
 from tests.networks.test_networks import every_stage, relative_error
 
-GOLDEN = dict(np.load(pathlib.Path(__file__).parent.parent / "golden/torchvision_networks.npz"))
+FOLDER = pathlib.Path(__file__).parent.parent / "golden"
+GOLDEN = dict(np.load(FOLDER / "torchvision_networks.npz"))
+TIMM = dict(np.load(FOLDER / "timm_networks.npz"))
 CLASSES, SIZE = 7, (97, 70)
 SMALLEST = {"densenet121": 29, "convnext_tiny": 32}
 # The number of parameters that torchvision publishes, for 1000 classes.
@@ -59,6 +61,37 @@ def test_every_layer_and_the_logits_equal_torchvisions(name):
     assert network.smallest == side
     _, smallest = every_stage(network, CLASSES, params, jnp.asarray(uniform("images", (1, side, side, 3))))
     assert relative_error(smallest, GOLDEN[f"{name}/smallest"]) <= 1e-5
+    if f"{name}/tensors" in TIMM:
+        equals_timms(name)
+
+
+def timm_tensors(name: str) -> dict[str, np.ndarray]:
+    """Weights under timm's own names, counters of training steps among them."""
+    rows = (row.partition(" ")[::2] for row in TIMM[f"{name}/tensors"].tolist())
+    shapes = {tensor: tuple(map(int, filter(None, shape.split(",")))) for tensor, shape in rows}
+    return {tensor: weight(tensor, shape) if shape else np.array(0) for tensor, shape in shapes.items()}
+
+
+def equals_timms(name: str) -> None:
+    """In the test of torchvision's weights, because the compiled program is the same."""
+    params = networks.load(name, checkpoint=timm_tensors(name), num_classes=CLASSES)[1]
+    seen, logits = every_stage(registry.find(name), CLASSES, params, jnp.asarray(uniform("images", (1, *SIZE, 3))))
+    for stage, maps in seen.items():
+        assert relative_error(summary(np.asarray(maps)), TIMM[f"{name}/{stage}"]) <= 1e-5, stage
+    assert relative_error(logits, TIMM[f"{name}/logits"]) <= 5e-5
+    _, smallest = every_stage(registry.find(name), CLASSES, params, jnp.asarray(uniform("images", (1, 1, 1, 3))))
+    assert relative_error(smallest, TIMM[f"{name}/smallest"]) <= 1e-5
+
+
+def test_timms_names_with_their_own_epsilon():
+    """With timm's ε of 1e-5 in place of 1e-3, a small variance is another network."""
+    tensors = timm_tensors("mobilenet_v3_small")
+    params = networks.load("mobilenet_v3_small", checkpoint=tensors, num_classes=CLASSES)[1]
+    variance = np.asarray(params["features"]["0"]["1"]["var"], np.float64)
+    np.testing.assert_allclose(variance + 1e-3, tensors["bn1.running_var"].astype(np.float64) + 1e-5, rtol=1e-6)
+    back = rules.flax_to_torchvision(params, convert.RULES["mobilenet_v3_small"])
+    assert back.keys() == state_dict("mobilenet_v3_small").keys()
+    np.testing.assert_array_equal(back["classifier.0.weight"], tensors["conv_head.weight"][:, :, 0, 0])
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
