@@ -96,7 +96,7 @@ def _result(function: Function, shape: tuple[int, ...], dtype: Any, rank: int) -
             f"{getattr(function, '__name__', function)!r} gives shape {found.shape} for images of shape "
             f"{(1, *shape)}, expected {expected}"
         )
-    # NumPy makes float64 of what it divides; JAX has it only where jax_enable_x64 is set.
+    # NumPy makes float64 of what it divides. JAX has it only where jax_enable_x64 is set, and else takes it as float32.
     return found.shape[1:], jax.dtypes.canonicalize_dtype(found.dtype)
 
 
@@ -109,7 +109,7 @@ def _called(function: Callable[..., np.ndarray], result: tuple[tuple[int, ...], 
         # `broadcast_all` puts the axes of `vmap` in front of the batch; the function knows one axis.
         batch = np.shape(arrays[0])[: np.ndim(arrays[0]) - ranks[0] + 1]
         joined = [np.asarray(array).reshape(-1, *np.shape(array)[len(batch) :]) for array in arrays]
-        return np.asarray(function(*joined), dtype).reshape(*batch, *shape)
+        return np.asarray(function(*joined)).reshape(*batch, *shape)
 
     described = jax.ShapeDtypeStruct((arrays[0].shape[0], *shape), dtype)
     return jax.pure_callback(call, described, *arrays, vmap_method="broadcast_all")

@@ -95,6 +95,7 @@ def _identity(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Linen:
+    # `identity` is compared in its place.
     module: Any = dataclasses.field(compare=False)
     identity: Any
     kwargs: tuple[tuple[str, Any], ...]

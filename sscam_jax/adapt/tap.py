@@ -151,6 +151,7 @@ class _Cut:
             nonlocal outputs
             outputs = self.run(params, image, _marking(self.layer, marked, names))
             leaves = jax.tree.leaves(outputs)
+            # Only where arrays stand: a traced value must not leave its trace.
             outputs = jax.tree.map(_is_array, outputs)
             return [leaf if self.one_image else _of_one(leaf) for leaf in leaves if _is_array(leaf)]
 

@@ -74,6 +74,7 @@ def torch_network(module: Any, layer: str | None, kwargs: Mapping[str, Any]) -> 
 @dataclasses.dataclass(frozen=True)
 class _Torch:
     module: Any
+    # torchax makes another function at each call of the adapter; the module alone says what it computes.
     function: Callable[..., Any] = dataclasses.field(compare=False)
     layer: str | None
     kwargs: tuple[tuple[str, Any], ...]

@@ -50,7 +50,11 @@ def checked(
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"labels have dtype {labels.dtype}, expected integer class indices")
     if labels.shape != images.shape[:1]:
-        raise ValueError(f"labels have shape {labels.shape}, expected {images.shape[:1]}: one class index per image")
+        # A network of any rank takes a single image [h, w, c] for h images of one axis, so only the labels tell.
+        single = "; a single image is images[None]" if labels.size == 1 else ""
+        raise ValueError(
+            f"labels have shape {labels.shape}, expected {images.shape[:1]}: one class index per image{single}"
+        )
     if not isinstance(labels, jax.core.Tracer):
         # NumPy, because under an outer jax.jit even a concrete array's operations are traced.
         wrong = sorted({int(label) for label in np.asarray(labels) if not 0 <= label < n_classes})
@@ -109,12 +113,13 @@ def shapes(apply: Apply, params: Params, images: Float[Array, "b *space c_in"]) 
         if leaf.shape[:1] != (b,):
             raise ValueError(f"apply.features gives a carry with an array of shape {leaf.shape}, expected [{b}, ...]")
     if logits.ndim != 2 or logits.shape[0] != b:
-        raise ValueError(f"apply.head gives shape {logits.shape}, expected logits [{b}, n]")
+        remedy = _remedy(apply, params, images)
+        raise ValueError(f"apply.head gives shape {logits.shape}, expected logits [{b}, n]{remedy and ': ' + remedy}")
     return Shapes(activations, logits)
 
 
-def _remedy(apply: Apply, params: Params, images: Array) -> str | None:
-    """How the images must be turned for the network to take them, if that is what is wrong."""
+def _remedy(apply: Apply, params: Params, images: Array) -> str:
+    """How the images must be turned for the network to give logits; empty if that is not what is wrong."""
     turned = {
         "a single image is images[None]": lambda x: x[None],
         "channels come last: jnp.moveaxis(images, 1, -1)": lambda x: jnp.moveaxis(x, 1, -1),
@@ -122,11 +127,12 @@ def _remedy(apply: Apply, params: Params, images: Array) -> str | None:
     }
     for remedy, turn in turned.items():
         try:
-            _shapes_of(apply, params, jax.eval_shape(turn, images))
+            _, logits = _shapes_of(apply, params, jax.eval_shape(turn, images))
         except Exception:  # whatever it raises, this was not the remedy
             continue
-        return remedy
-    return None
+        if logits.ndim == 2:
+            return remedy
+    return ""
 
 
 def _shapes_of(apply: Apply, params: Params, images: Any) -> tuple[Any, Any]:

@@ -5,6 +5,8 @@ The paper fine-tunes its networks for Stanford40 and PASCAL VOC 2007 (its sectio
 kept: an epoch costs what the head costs.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -196,26 +198,38 @@ def _adamw(learning_rate: float, steps: int) -> Any:
     return optax.adamw(optax.cosine_decay_schedule(init_value=learning_rate, decay_steps=steps))
 
 
+def _logits_of(apply: Apply, head: dict[str, Array], flat: dict[str, Array], rows: Any) -> Float[Array, "b classes"]:
+    """The logits of cached rows, with the head's own parameters in the place of those in `flat`."""
+    return apply.head(rules.unflatten(flat | head), rows.activations, rows.carry)
+
+
+_logits = jax.jit(_logits_of, static_argnames="apply")
+
+
+# Functions of the module, and all parameters are arguments: no step compiles again, nor does a second training.
+@functools.partial(jax.jit, static_argnames="apply")
+def _gradient(
+    apply: Apply, head: dict[str, Array], flat: dict[str, Array], rows: Any, targets: Float[Array, "b classes"]
+) -> dict[str, Array]:
+    return jax.grad(lambda head: _loss(_logits_of(apply, head, flat, rows), targets))(head)
+
+
+@functools.partial(jax.jit, static_argnames="optimiser")
+def _updated(optimiser: Any, gradient: Any, state: Any, head: dict[str, Array]) -> tuple[dict[str, Array], Any]:
+    updates, state = optimiser.update(gradient, state, head)
+    return jax.tree.map(jnp.add, head, updates), state
+
+
+@dataclasses.dataclass(frozen=True)
 class _Trainer:
-    """The compiled steps, on what is cached."""
+    """The steps, on what is cached."""
 
-    def __init__(
-        self,
-        apply: Apply,
-        flat: dict[str, Array],
-        optimiser: Any,
-        cached: _Cached,
-        targets: Bool[np.ndarray, "n classes"],
-        batch_size: int,
-    ) -> None:
-        def logits_of(head: dict[str, Array], rows: Any) -> Float[Array, "b classes"]:  # rows: _Cached, traced
-            return apply.head(rules.unflatten(flat | head), rows.activations, rows.carry)
-
-        self._optimiser, self._cached, self._targets, self._batch_size = optimiser, cached, targets, batch_size
-        # Compiled once per training: the head is an argument, so no step compiles again.
-        self._logits = jax.jit(logits_of)
-        self._gradient = jax.jit(jax.grad(lambda head, seen, targets: _loss(logits_of(head, seen), targets)))
-        self._update = jax.jit(optimiser.update)
+    apply: Apply
+    flat: dict[str, Array]
+    optimiser: Any
+    cached: _Cached
+    targets: Bool[np.ndarray, "n classes"]
+    batch_size: int
 
     def run(
         self,
@@ -229,11 +243,11 @@ class _Trainer:
         progress: Callable[[int, float], None] | None,
     ) -> tuple[dict[str, Array], list[float]]:
         """Train until nothing gets better: the head of the best epoch, and the metric after each epoch."""
-        state, best, history = self._optimiser.init(head), head, list[float]()
+        state, best, history = self.optimiser.init(head), head, list[float]()
         for epoch in range(epochs):
             # A generator per epoch: what one epoch draws does not depend on how many came before it.
             head, state = self._epoch(head, state, learn, np.random.RandomState([seed, epoch]))
-            history.append(measure(self._logits_of(head, keep), self._targets[keep]))
+            history.append(measure(self._logits_of(head, keep), self.targets[keep]))
             best = head if history[-1] == max(history) else best
             if progress is not None:
                 progress(epoch + 1, history[-1])
@@ -242,28 +256,27 @@ class _Trainer:
         return best, history
 
     def _rows(self, places: Int[np.ndarray, " b"], sides: Int[np.ndarray, " b"]) -> _Cached:
-        return jax.tree.map(lambda leaf: leaf[places, sides], self._cached)
+        return jax.tree.map(lambda leaf: leaf[places, sides], self.cached)
 
     def _epoch(
         self, head: dict[str, Array], state: Any, places: Int[np.ndarray, " n"], random: Any
     ) -> tuple[dict[str, Array], Any]:
         """One pass over the images in random order, each as it is or mirrored."""
         places = random.permutation(places)
-        for start in range(0, len(places), self._batch_size):
+        for start in range(0, len(places), self.batch_size):
             # The last batch is filled from the beginning, so that every step has one shape.
-            chosen = np.take(places, np.arange(start, start + self._batch_size), mode="wrap")
+            chosen = np.take(places, np.arange(start, start + self.batch_size), mode="wrap")
             rows = self._rows(chosen, random.randint(2, size=len(chosen)))
-            gradient = self._gradient(head, rows, self._targets[chosen].astype(np.float32))
+            gradient = _gradient(self.apply, head, self.flat, rows, self.targets[chosen].astype(np.float32))
             with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
-                updates, state = self._update(gradient, state, head)
-            head = jax.tree.map(jnp.add, head, updates)
+                head, state = _updated(self.optimiser, gradient, state, head)
         return head, state
 
     def _logits_of(self, head: dict[str, Array], places: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n classes"]:
         """The logits of images that are not mirrored."""
         found = []
-        for start in range(0, len(places), self._batch_size):
+        for start in range(0, len(places), self.batch_size):
             # The last batch is filled with its last image, again for one shape; the filling is cut off below.
-            chosen = np.take(places, np.arange(start, start + self._batch_size), mode="clip")
-            found.append(np.asarray(self._logits(head, self._rows(chosen, np.zeros_like(chosen)))))
+            chosen = np.take(places, np.arange(start, start + self.batch_size), mode="clip")
+            found.append(np.asarray(_logits(self.apply, head, self.flat, self._rows(chosen, np.zeros_like(chosen)))))
         return np.concatenate(found)[: len(places)]

@@ -38,11 +38,11 @@ def vit():
     return transformers.FlaxViTForImageClassification(config, seed=0)
 
 
-def by_hand(model, variables, layer: str, label: int) -> tuple[np.ndarray, np.ndarray]:
-    """Activations and gradient of a logit at a layer: the gradient at a zero that is added to the layer's output."""
+def by_hand(number, layer: str) -> tuple[np.ndarray, np.ndarray]:
+    """Activations and gradient of a number at a layer: the gradient at a zero that is added to the layer's output."""
     found = {}
 
-    def logit(zero):
+    def with_zero(zero):
         def intercept(method, args, kwargs, context):
             output = method(*args, **kwargs)
             if context.method_name != "__call__" or ".".join(context.module.path) != layer:
@@ -52,12 +52,15 @@ def by_hand(model, variables, layer: str, label: int) -> tuple[np.ndarray, np.nd
             return (first + zero, *rest) if isinstance(output, tuple) else first + zero
 
         with nn.intercept_methods(intercept):
-            outputs = model.module.apply(variables, IMAGES, deterministic=True)
-        return outputs.logits[0, label], found["activations"]
+            return number(), found["activations"]
 
-    zero = jnp.zeros(jax.eval_shape(lambda: logit(0.0)[1]).shape)
-    gradient, activations = jax.grad(logit, has_aux=True)(zero)
+    zero = jnp.zeros(jax.eval_shape(lambda: with_zero(0.0)[1]).shape)
+    gradient, activations = jax.grad(with_zero, has_aux=True)(zero)
     return np.asarray(activations[0]), np.asarray(gradient[0])
+
+
+def logit(model, variables, label: int):
+    return lambda: model.module.apply(variables, IMAGES, deterministic=True).logits[0, label]
 
 
 def test_resnet():
@@ -65,7 +68,7 @@ def test_resnet():
     layer = "resnet.encoder.stages.1"
     # The call of the model takes channels first and turns them round; its module takes channels last.
     apply, params = adapt.linen(model.module, model.params, layer, logits="logits", deterministic=True)
-    activations, gradient = by_hand(model, params, layer, 3)
+    activations, gradient = by_hand(logit(model, params, 3), layer)
     expected = np.einsum("c,hwc->hw", gradient.mean((0, 1)), activations)
     raw = sscam.grad_cam(apply, params, IMAGES, [3]).raw[0]
     np.testing.assert_allclose(raw, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
@@ -77,7 +80,7 @@ def test_vit():
     apply, params = adapt.linen(
         model.module, {"params": model.params}, layer, logits="logits", deterministic=True, tokens=1
     )
-    activations, gradient = (each[1:].reshape(4, 4, 16) for each in by_hand(model, params, layer, 1))
+    activations, gradient = (each[1:].reshape(4, 4, 16) for each in by_hand(logit(model, params, 1), layer))
     expected = np.einsum("c,hwc->hw", gradient.mean((0, 1)), activations)
     raw = sscam.grad_cam(apply, params, IMAGES, [1]).raw[0]
     np.testing.assert_allclose(raw, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
@@ -108,23 +111,10 @@ def test_clip():
     own = model(words, pixel_values=IMAGES.transpose(0, 3, 1, 2)).logits_per_image
     np.testing.assert_allclose(saliency.logits, own, rtol=1e-4, atol=1e-5)
 
-    found = {}
+    def number():
+        return similarities(model.module.apply(variables, IMAGES, **options), texts, scale)[0, 1]
 
-    def number(zero):
-        def intercept(method, args, kwargs, context):
-            output = method(*args, **kwargs)
-            if context.method_name != "__call__" or ".".join(context.module.path) != layer:
-                return output
-            found["tokens"] = output[0]
-            return (output[0] + zero, *output[1:])
-
-        with nn.intercept_methods(intercept):
-            embedding = model.module.apply(variables, IMAGES, **options)
-        return similarities(embedding, texts, scale)[0, 1], found["tokens"]
-
-    gradient, tokens = (
-        each[0, 1:].reshape(4, 4, 16) for each in jax.grad(number, has_aux=True)(jnp.zeros((1, 17, 16)))
-    )
+    tokens, gradient = (each[1:].reshape(4, 4, 16) for each in by_hand(number, layer))
     expected = np.einsum("c,hwc->hw", gradient.mean((0, 1)), tokens)
     np.testing.assert_allclose(saliency.raw[0], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 

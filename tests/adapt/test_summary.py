@@ -53,6 +53,7 @@ def test_the_last_layer_with_a_grid_is_chosen_and_named():
     with pytest.warns(UserWarning, match=r"the network is cut after 'last', whose maps are \(8, 8\); adapt.layers"):
         apply, params = adapt.model(network, images=IMAGES)
     assert apply == adapt.flax_nnx(network, "last")[0] == adapt.model(network, layer="last")[0]
+    assert apply == sscam.adapt(network, layer="last")[0], "the module is the same call"
     assert sscam.grad_cam(apply, params, IMAGES, [0, 1]).raw.any()
 
 

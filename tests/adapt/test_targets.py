@@ -64,6 +64,10 @@ def where_predicted(outputs):
     return (outputs * places).sum((1, 2))
 
 
+def in_a_region(outputs, masks):
+    return jnp.einsum("bhwc,nhw->bnc", outputs, masks).reshape(outputs.shape[0], -1)
+
+
 def classifier(params, images, tap):
     return backbone(params, images, tap).mean((1, 2)) @ params["dense"]
 
@@ -81,6 +85,7 @@ CASES = {
     "siglip": (image_tower, siglip, (TEXTS,)),
     "box": (detector, score_of_a_box, (jnp.array([1, 3]), jnp.array([2, 0]), jnp.array([0, 3]))),
     "segmentation": (segmenter, where_predicted, ()),
+    "region": (segmenter, in_a_region, (jnp.zeros((1, 4, 4)).at[0, 1:3, 2:].set(1.0),)),
     "several labels": (classifier, several, (jnp.asarray([[1.0, 1, 0, 0], [0, 0, 0.5, 0.5]]),)),
     "regression": (classifier, far_from, (jnp.asarray([2.0, -1.0]),)),
 }

@@ -37,6 +37,17 @@ def test_choices_are_checked(name, given, message, as_users_run_it):
         explain(getattr(cams, name), **given)
 
 
+def test_a_single_image_is_told_from_several():
+    """A network of any rank takes an image [h, w, c] for h images with one axis."""
+    with pytest.raises(ValueError, match=r"labels have shape \(1,\), .* per image; a single image is images\[None\]"):
+        cams.grad_cam(toy.MLP, PARAMS, IMAGES[0], [0])
+    of_two_axes = sscam.Apply(lambda params, x: (x, ()), lambda params, a, carry: a.mean((1, 2)))
+    with pytest.raises(
+        ValueError, match=r"gives shape \(8,\), expected logits \[8, n\]: a single image is images\[None"
+    ):
+        cams.grad_cam(of_two_axes, (), IMAGES[0], None)
+
+
 def test_finer_cam_needs_another_class():
     one = sscam.Apply(toy.features, lambda params, a, carry: toy.linear_head(params, a, carry)[:, :1])
     with pytest.raises(ValueError, match="this network has one class, and Finer-CAM needs another"):
