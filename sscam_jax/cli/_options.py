@@ -1,7 +1,7 @@
 """The options of the commands by name, so that the signature of a command reads as a list."""
 
 import pathlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -122,6 +122,13 @@ Workers = Annotated[
 ]
 
 # Of `sscam evaluate` alone.
+Mean = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NUMBERS", help="Mean of red, green and blue that the network expects; default: ImageNet's."),
+]
+Std = Annotated[
+    list[str] | None, typer.Option(metavar="NUMBERS", help="The standard deviation that goes with the mean.")
+]
 Methods = Annotated[
     list[str] | None,
     typer.Option(
@@ -162,3 +169,14 @@ LearningRate = Annotated[float, typer.Option(metavar="NUMBER", help="The learnin
 def words(given: list[str] | None) -> list[str]:
     """The words of an option that takes several between spaces and is repeatable."""
     return [word for each in given or [] for word in each.split()]
+
+
+def numbers(given: list[str] | None, name: str, kind: type[int] | type[float] = float) -> list[Any]:
+    """The words of an option as numbers."""
+    found = []
+    for word in words(given):
+        try:
+            found.append(kind(word))
+        except ValueError:
+            raise ValueError(f"{name} '{word}' is not {'an integer' if kind is int else 'a number'}") from None
+    return found

@@ -1,7 +1,5 @@
 """`sscam ablate`: SS-CAM over a grid of σ and N."""
 
-from typing import Any
-
 from sscam_jax.cli._options import (
     BatchSize,
     Checkpoint,
@@ -19,20 +17,13 @@ from sscam_jax.cli._options import (
     Sigmas,
     Target,
     Workers,
-    words,
+    numbers,
 )
 from sscam_jax.cli._terminal import prepare_jax, user_errors, write
 from sscam_jax.cli.evaluate import chosen_model
 
-# A repeatable option takes a list; `words` splits its texts.
+# A repeatable option takes a list; `numbers` splits its texts.
 _SIGMA, _SAMPLES = ["0.5 1 2 4 8"], ["1 4 10"]
-
-
-def _number(word: str, name: str, kind: type[int] | type[float]) -> Any:
-    try:
-        return kind(word)
-    except ValueError:
-        raise ValueError(f"{name} '{word}' is not {'an integer' if kind is int else 'a number'}") from None
 
 
 def ablate(
@@ -74,8 +65,7 @@ def ablate(
         prepare_jax()
         from sscam_jax.evaluation import by_name, grid, grid_report
 
-        sigmas = [_number(word, "sigma", float) for word in words(sigma)]
-        counts = [_number(word, "samples", int) for word in words(samples)]
+        varied = grid.grid(preset, numbers(sigma, "sigma"), numbers(samples, "samples", int))
         settings = by_name.Study(
             data=data,
             model=chosen_model(model, checkpoint),
@@ -89,5 +79,5 @@ def ablate(
             fit=fit,
             batch_size=batch_size,
         )
-        grid_report.ablate(settings, grid.grid(preset, sigmas, counts), out, workers=workers)
+        grid_report.ablate(settings, varied, out, workers=workers)
         write((out / "ablation.md").read_text("utf-8"))

@@ -13,6 +13,7 @@ from sscam_jax.cli._options import (
     Keys,
     Layer,
     Limit,
+    Mean,
     Methods,
     Metrics,
     Model,
@@ -21,8 +22,10 @@ from sscam_jax.cli._options import (
     Processes,
     RunFolder,
     Seed,
+    Std,
     Target,
     Workers,
+    numbers,
     words,
 )
 from sscam_jax.cli._terminal import prepare_jax, user_errors, write
@@ -54,6 +57,8 @@ def evaluate(
     keys: Keys = 1,
     target: Target = "truth",
     fit: Fit = "squash",
+    mean: Mean = None,
+    std: Std = None,
     batch_size: BatchSize = 16,
     workers: Workers = 0,
     processes: Processes = 1,
@@ -74,6 +79,7 @@ def evaluate(
       sscam evaluate --data ilsvrc2012:ROOT --out box --metrics "energy pointing"
       sscam evaluate --data voc2007:VOCdevkit --out voc --target predicted
       sscam evaluate --data folder:photos --out mine --target predicted
+      sscam evaluate --data csv:own.csv --out vit --checkpoint timm/NAME --mean ".5 .5 .5" --std ".5 .5 .5"
 
     Exit code 2: wrong input. 130: interrupted; the same command goes on.
     """
@@ -83,17 +89,14 @@ def evaluate(
 
         if process >= processes:
             raise ValueError(f"process {process} is not one of {processes}: choose from 0 to {processes - 1}")
-        network: dict[str, Any] = dict(checkpoint=checkpoint, num_classes=num_classes, layer=layer)
+        images = dict(limit=limit, fit=fit, mean=numbers(mean, "mean"), std=numbers(std, "std"), batch_size=batch_size)
         settings = by_name.Study(
             data=data,
             model=chosen_model(model, checkpoint),
-            limit=limit,
             seed=seed,
             keys=keys,
             target=target,  # type: ignore[arg-type]  # checked by the loop
-            fit=fit,
-            batch_size=batch_size,
-            **network,
+            **_given(checkpoint=checkpoint, num_classes=num_classes, layer=layer, **images),
             **_given(methods=words(methods), metrics=words(metrics)),
         )
         by_name.run(settings, out, workers=workers, process=(process, processes))

@@ -96,6 +96,8 @@ class Stream:
 def _padded(batch: Batch, size: int) -> Batch:
     # What `Batch` has in rows without an image: zeros, no class, no boxes, no id, and a false mask.
     fill = size - len(batch.ids)
+    if fill < 0:
+        raise ValueError(f"a batch of {len(batch.ids)} images follows one of {size}: expected the largest batch first")
     return Batch(
         *(
             np.concatenate([field, np.full((fill, *field.shape[1:]), empty, field.dtype)]) if fill else field
@@ -108,8 +110,14 @@ def _boxes(boxes: Any, n: int) -> np.ndarray:
     """Boxes [n, k, 4], where k is the largest number of boxes of an image; rows of -1 fill the others up."""
     if boxes is None:
         return np.full((n, 1, 4), -1, np.float32)
+    each = [np.asarray(some, np.float32) for some in boxes]
+    if len(each) != n or any(some.size % 4 or some.shape[-1] not in (0, 4) for some in each):
+        raise ValueError(
+            f"boxes are of {len(each)} images, with the shapes {sorted({some.shape for some in each})}: expected those "
+            f"of {n} images, each [k, 4], with rows y0, x0, y1, x1"
+        )
+    each = [some.reshape(-1, 4) for some in each]
     # One row at least, because a maximum over no boxes is not defined.
-    each = [np.asarray(some, np.float32).reshape(-1, 4) for some in boxes]
     filled = np.full((n, max(1, *map(len, each)), 4), -1, np.float32)
     for row, some in zip(filled, each, strict=True):
         row[: len(some)] = some
@@ -184,6 +192,10 @@ def from_dicts(
     Returns:
         The batches. An image's id is its place in the order of reading.
 
+    Raises:
+        ValueError: a row lacks one of these names, its arrays do not fit one another, or its batch is larger than the
+            first. Later rows are checked when they are read.
+
     Example:
         >>> rows = [dict(image=np.zeros((2, 8, 8, 3), np.float32), label=np.array([0, 1]))]
         >>> [batch.labels.tolist() for _, batch, _ in from_dicts(rows).read([0])]
@@ -193,6 +205,11 @@ def from_dicts(
     def batches() -> Iterator[Batch]:
         start, size = 0, 0
         for row in rows:
+            if absent := [name for name in (image, label, boxes) if name is not None and name not in row]:
+                raise ValueError(
+                    f"a row has no {absent[0]!r}; choose from {', '.join(map(repr, row))}, as from_dicts(rows, "
+                    "image=…, label=…); label=None: there is none"
+                )
             images = np.asarray(row[image])
             n = len(images)
             size = size or n  # the first batch sets the shape, so that the network is compiled once

@@ -17,7 +17,7 @@ from PIL import Image
 from sscam_jax._support import digest, imported
 from sscam_jax.data.boxes import fitted_boxes
 from sscam_jax.data.images import open_stored
-from sscam_jax.data.preprocess import check_fit, fitted
+from sscam_jax.data.preprocess import check_fit, constants, fitted
 from sscam_jax.data.sources import Example, Source
 from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD, Batch, Problem
 
@@ -245,6 +245,7 @@ def batches(
         Grain, https://google-grain.readthedocs.io.
     """
     check_fit(size, fit)
+    constants(mean, std)  # here, or every image would count as unreadable
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1 image")
     if workers < 0:

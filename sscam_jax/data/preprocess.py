@@ -52,7 +52,7 @@ def check_fit(size: int, fit: str) -> None:
         raise ValueError(f"size is {size}, expected at least 1 pixel")
 
 
-def _constants(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def constants(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation as arrays.
 
     Raises:
@@ -74,7 +74,7 @@ def fitted(
     std: Sequence[float] = IMAGENET_STD,
 ) -> Float[np.ndarray, "{size} {size} 3"]:
     """Resize an upright RGB image to size × size and normalise it, in NumPy."""
-    middle, deviation = _constants(mean, std)
+    middle, deviation = constants(mean, std)
     pixels = np.asarray(_FITS[fit](image, size), np.float32)
     return (pixels / 255 - middle) / deviation
 
@@ -102,7 +102,7 @@ def photograph(
         >>> photograph(np.asarray(preprocess(Image.new("RGB", (8, 8), "white"), size=2))[0]).getpixel((0, 0))
         (255, 255, 255)
     """
-    middle, deviation = _constants(mean, std)
+    middle, deviation = constants(mean, std)
     pixels = (np.asarray(image) * deviation + middle) * 255
     return Image.fromarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8))
 

@@ -61,6 +61,7 @@ def logits_of(apply: Apply, mesh: Mesh, params: Params, images: Float[Array, "b 
     return shared(lambda params, images: apply(params, images).astype(jnp.float32), mesh, (True, False))(params, images)
 
 
+# What chooses the program is static. Parameters and images are not, or every batch would compile it again.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def maps_of(
     name: str,

@@ -16,6 +16,7 @@ from sscam_jax.evaluation import comparison, gallery, pictures
 from sscam_jax.evaluation.plan import Target
 from sscam_jax.evaluation.result import Result
 from sscam_jax.evaluation.study import evaluate
+from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD
 
 DEFAULT_METHODS = ("grad-cam", "grad-cam++", "score-cam", "ss-cam")
 DEFAULT_METRICS = ("average-drop", "average-increase", "average-gain", "insertion", "deletion")
@@ -39,6 +40,8 @@ class Study:
         keys: how often methods that draw random numbers are run.
         target: "truth" or "predicted", the class to explain.
         fit: "squash" or "crop", see `preprocess`.
+        mean: the mean that is subtracted from each channel, see `preprocess`.
+        std: the standard deviation that each channel is then divided by.
         size: the side of the network's input in pixels.
         batch_size: images that are read, explained by gradients, and measured at once.
     """
@@ -55,6 +58,8 @@ class Study:
     keys: int = 1
     target: Target = "truth"
     fit: str = "squash"
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
     size: int = 224
     batch_size: int = 16
 
@@ -99,12 +104,13 @@ def run(study: Study, out: pathlib.Path, *, workers: int = 0, process: tuple[int
         parse(spec)
     source = data.subset(data.source(study.data), study.limit, study.seed)
     names = _check_data(source, study)
+    shown: dict[str, Any] = dict(size=study.size, fit=study.fit, mean=study.mean, std=study.std)
+    batches = data.batches(source, batch_size=study.batch_size, workers=workers, **shown)
     apply, params = networks.load(
         study.model, layer=study.layer, checkpoint=study.checkpoint, num_classes=study.num_classes
     )
-    shown: dict[str, Any] = dict(size=study.size, fit=study.fit)
-    batches = data.batches(source, batch_size=study.batch_size, workers=workers, **shown)
     [model] = [model for model in networks.models() if model.name == study.model]
+    # The programs' hashes say the same, but a refusal should name the layer.
     about = dict(model=model.name, layer=study.layer or model.default_layer, limit=study.limit)
     options: dict[str, Any] = dict(seed=study.seed, keys=study.keys, target=study.target, process=process)
     found = evaluate(apply, params, batches, study.methods, names, out=out, about=about, **options)

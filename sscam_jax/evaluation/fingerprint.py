@@ -13,13 +13,14 @@ import pickle
 import sys
 import textwrap
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core as extend
 
 from sscam_jax._support import digest
 
@@ -88,7 +89,24 @@ def program(traced: Any, function: Callable[..., Any]) -> str:
     """
     text = traced.lower().as_text()
     # A call back into Python is one line of the program, whatever it calls.
-    return digest(text, code(function) if "callback" in text else "")
+    return digest(text, code(function) if "callback" in text else "", *_constants(traced.jaxpr))
+
+
+def _constants(jaxpr: Any) -> Iterator[bytes]:
+    """The arrays that a traced function closes over, which some settings of JAX keep out of the program's text."""
+    for each in getattr(jaxpr, "consts", ()):
+        yield from _bytes(each)
+    for equation in jaxpr.eqns:
+        for operand in equation.invars:
+            if isinstance(operand, extend.Literal) and np.ndim(operand.val):  # the text has the numbers
+                yield from _bytes(operand.val)
+        for inner in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr):
+            if _is_jaxpr(inner):
+                yield from _constants(inner)
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return isinstance(value, extend.Jaxpr | extend.ClosedJaxpr)
 
 
 def code(value: Any) -> str:
@@ -117,8 +135,11 @@ def code(value: Any) -> str:
 def _installed(module: str) -> bool:
     """Whether a module is of the standard library, of an installed package, or of this one."""
     found = sys.modules.get(module)
-    root, file = module.partition(".")[0], getattr(found, "__file__", None)
-    return root in sys.stdlib_module_names and root != "__main__" or root == "sscam_jax" or "site-packages" in str(file)
+    # This package counts as installed, because `source` hashes all of it.
+    root, folders = module.partition(".")[0], pathlib.Path(getattr(found, "__file__", None) or "").parts
+    # Debian's own packages lie in dist-packages.
+    packaged = "site-packages" in folders or "dist-packages" in folders
+    return root in sys.stdlib_module_names and root != "__main__" or root == "sscam_jax" or packaged
 
 
 def _named(value: Any) -> str:
@@ -142,6 +163,7 @@ def _facts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
     yield type(value).__qualname__.encode()
     for each in _parts(value):
         yield from _facts(each, seen)
+    yield b"end"  # or (1, (2,)) would be ((1, 2),)
 
 
 def _parts(value: Any) -> Iterator[Any]:
@@ -163,14 +185,16 @@ def _parts(value: Any) -> Iterator[Any]:
         yield from (value.__code__, value.__defaults__, value.__kwdefaults__)
         yield from (cell.cell_contents for cell in value.__closure__ or ())
         if not _installed(value.__module__ or ""):  # what an installed function calls, its package's version says
-            yield from (value.__globals__[name] for name in _globals(value.__code__) if name in value.__globals__)
+            names = list(_globals(value.__code__))
+            yield from (part for name in names for part in _reached(value.__globals__, name, names))
         else:
             yield _named(value)
+    elif isinstance(value, property | functools.cached_property):
+        yield value.fget if isinstance(value, property) else value.func
     elif isinstance(value, types.ModuleType | type) or _installed(getattr(value, "__module__", "") or ""):
         yield _named(value)
         yield from _state(value) if not isinstance(value, types.ModuleType | type) else ()
-        if isinstance(value, type) and not _installed(value.__module__):
-            yield from (part for name, part in sorted(vars(value).items()) if isinstance(part, types.FunctionType))
+        yield from _class(value) if isinstance(value, type) and not _installed(value.__module__) else ()
     elif isinstance(getattr(value, "__wrapped__", None), types.FunctionType):  # what jax.jit returns
         yield value.__wrapped__
     else:
@@ -184,6 +208,25 @@ def _globals(code: types.CodeType) -> Iterator[str]:
             yield from _globals(constant)
 
 
+def _reached(there: Mapping[str, Any], name: str, names: Sequence[str], above: tuple[Any, ...] = ()) -> Iterator[Any]:
+    """What a name of some code stands for; of a module of the user's also what the code takes from it."""
+    if name not in there:
+        return
+    yield (value := there[name])
+    # Modules that import one another would have no end.
+    if isinstance(value, types.ModuleType) and not _installed(value.__name__) and value not in above:
+        yield from (part for each in names for part in _reached(vars(value), each, names, (*above, value)))
+
+
+def _class(value: type) -> Iterator[Any]:
+    """What a class of the user's consists of: its bases, functions and attributes."""
+    yield from value.__bases__
+    for name, part in sorted(vars(value).items()):
+        # Python's own attributes, such as the line that a class begins at, change no result.
+        if isinstance(part, types.FunctionType) or not name.startswith(("__", "_abc_")):
+            yield from (name, part)
+
+
 def _state(value: Any) -> Iterator[Any]:
     if isinstance(getattr(value, "__wrapped__", None), types.FunctionType):
         return
@@ -193,7 +236,10 @@ def _state(value: Any) -> Iterator[Any]:
         yield value.__name__
     else:
         try:
-            yield pickle.dumps(value, protocol=4)  # fixed: the default depends on the version of Python
+            if _installed(type(value).__module__):
+                yield pickle.dumps(value, protocol=4)  # fixed: the default depends on the version of Python
+            else:  # a pickle names the functions that an object holds, and does not have their code
+                yield from value.__reduce_ex__(4)
         except Exception as error:
             raise ValueError(
                 f"a {type(value).__qualname__} of '{type(value).__module__}' cannot be hashed, so results that depend "

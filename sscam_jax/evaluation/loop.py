@@ -65,6 +65,7 @@ class _Rows(NamedTuple):
 
 
 def _checked_maps(name: str, found: Maps, ids: Int[np.ndarray, " n"]) -> Maps:
+    # On the host, because under `jax.jit` no value can be looked at.
     maps = np.asarray(found.maps).reshape(len(ids), -1)
     wrong = ~(np.isfinite(maps).all(1) & (maps.min(1) >= -_SLACK) & (maps.max(1) <= 1 + _SLACK))
     if wrong.any():
@@ -86,6 +87,7 @@ def _run(plan: Plan, name: str, rows: _Rows, key: Key[Array, ""], tell: Tell) ->
         # Thousands of passes per image: the devices share each image's passes, and only live images cost any.
         devices = list(plan.mesh.devices.flat)
         groups = [np.array([i]) for i in np.flatnonzero(live)]
+        # None on one device, as it was traced for the fingerprint.
         keywords["devices"] = lambda i: devices if len(devices) > 1 else None
     elif method.compiled:
         static = (name, method.function, method.given, plan.apply, plan.mesh)
@@ -128,6 +130,13 @@ def _measure(
     if others:
         case = Case(plan.apply, *given, jnp.asarray(stack), *common, explain, *plan.colours)
         columns |= {name: np.asarray(column) for name, column in library.measure(others, case).items()}
+    for name, column in columns.items():
+        # The mean would be ∞ too; NaN means that the metric does not apply to an image.
+        if (infinite := np.isinf(column) & rows.live).any():
+            image = rows.ids[infinite.any(0).argmax()]
+            raise ValueError(
+                f"metric '{name}' gave ∞ for image {image}, expected numbers, or NaN where it does not apply"
+            )
     # As asked for: what comes out of `jax.jit` is sorted by name.
     order = list(plan.metrics)
     return {name: columns[name] for name in sorted(columns, key=lambda name: order.index(name.partition("@")[0]))}
@@ -135,6 +144,7 @@ def _measure(
 
 def _placed(plan: Plan, batch: Batch) -> tuple[_Rows, Bool[np.ndarray, " b"], Float[np.ndarray, "b n"]]:
     """The batch on the devices, which of its images can be read, and their logits."""
+    # `shard_map` takes equal shares only.
     fill = -len(batch.ids) % plan.mesh.size
     images, labels, boxes, ids, mask = (
         np.concatenate([np.asarray(field), np.full((fill, *field.shape[1:]), empty, field.dtype)])
@@ -158,6 +168,7 @@ def _placed(plan: Plan, batch: Batch) -> tuple[_Rows, Bool[np.ndarray, " b"], Fl
             f"class {wrong.max()} of the data set is out of range: the network has {logits.shape[1]} classes. Explain "
             "the predicted class, or use a network of these classes"
         )
+    # Class 0 for rows without one: −1 would be the last class, and what comes out is left out.
     classes = np.where(live, explained, 0).astype(np.int32)
     return _Rows(placed, classes, boxes.astype(np.float32), ids.astype(np.int32), live), mask, logits
 

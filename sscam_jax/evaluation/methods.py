@@ -35,6 +35,7 @@ class Explainer:
     function: Callable[..., Any]
     given: tuple[str, ...]
     compiled: bool
+    # Not compared, because `jax.jit` hashes its static arguments, and a mapping has no hash.
     identity: Mapping[str, Any] = dataclasses.field(compare=False)
 
     @property
@@ -97,9 +98,16 @@ def stored(name: str, maps: Any) -> StoredMaps:
         return StoredMaps(name, _read(name, maps))
     if isinstance(maps, Mapping):
         return StoredMaps(name, {str(number): np.asarray(each) for number, each in maps.items()})
-    if np.ndim(maps) < 2:
-        raise ValueError(f"maps '{name}' are {type(maps).__name__}, expected an npz file, a mapping by id, or an array")
-    return StoredMaps(name, {str(i): each for i, each in enumerate(np.asarray(maps))})
+    try:
+        given = np.asarray(maps)
+    except ValueError:  # maps of several shapes
+        given = np.zeros(0)
+    if given.ndim < 2:
+        raise ValueError(
+            f"maps '{name}' are {type(maps).__name__}, expected an npz file, a mapping by id, or an array of maps of "
+            "one shape"
+        )
+    return StoredMaps(name, {str(i): each for i, each in enumerate(given)})
 
 
 def _title(function: Callable[..., Any]) -> str:
@@ -134,6 +142,7 @@ def named(
     Raises:
         ValueError: a text that is not a method, a name that is taken, a function without a name, or nothing at all.
     """
+    # Both would fail later: a text is a sequence of letters, and a function is not iterable.
     if isinstance(methods, str) or callable(methods):
         raise ValueError(f"methods is {methods!r}, expected a list or a mapping of them: [{methods!r}]")
     pairs: list[tuple[str | None, Any]] = [(None, each) for each in methods]
@@ -203,6 +212,7 @@ def prepared(
     given = [keyword for keyword in _OFFERED if anything or keyword in parameters]
     # How many inputs run at once follows from the device: it is not part of what is computed.
     fixed = dict(chunk_size=16) if "chunk_size" in parameters and not _binds(function, "chunk_size") else {}
+    # Not traced: the maps are known, and say more than the code that reads them.
     if isinstance(function, StoredMaps):
         return Explainer(function, ("ids",), False, dict(maps=fingerprint.arrays(dict(function.maps), name)))
     # Traced, not run: a whole pass would cost minutes for methods of thousands of passes.
@@ -212,6 +222,7 @@ def prepared(
         keywords = keywords | (dict(devices=None) if "devices" in given else {})
         return kept(name, function(apply, params, images, labels, **keywords, **fixed), images)
 
+    # Each turn ends it or takes one keyword back, so there are four at most.
     while True:
         keywords = {keyword: of[keyword] for keyword in given if keyword != "devices"}
         try:
@@ -226,6 +237,7 @@ def prepared(
                 # It looks at numbers, as NumPy does.
                 return Explainer(function, tuple(given), False, dict(choices, code=fingerprint.code(function)))
             else:
+                error.add_note(f"This was method '{name}', called with apply, params, images, labels, {given}")
                 raise
 
 

@@ -24,7 +24,7 @@ def _rounded(value: float) -> float | None:
     return None if math.isnan(value) else float(f"{value:.5g}")
 
 
-def _table(found: Comparison, section: Section) -> dict[str, Any]:
+def table_of(found: Comparison, section: Section) -> dict[str, Any]:
     """A section's means, and its differences to the baseline, as rows of cells."""
     specs = list(section.metrics.values())
     decimals = [tables.decimals_of(spec, section.means.values[:, k]) for k, spec in enumerate(specs)]
@@ -161,7 +161,8 @@ def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "this page was made by", ", ".join(f"{name} {number}" for name, number in pages.versions())
 
 
-def _notes(found: Comparison) -> list[str]:
+def left_out(found: Comparison) -> list[str]:
+    """Four sentences at most: the images that are missing or changed, and why."""
     named = (
         (found.unreadable, "left out, since they can't be read"),
         (found.without_class, "left out, since they have no class to explain"),
@@ -231,14 +232,14 @@ def write(stored: Stored, found: Comparison, path: pathlib.Path, *, batches: Bat
         content,
         title="Evaluation",
         subtitle=f"{found.sections[0].images} images{accuracy}; {len(found.methods)} methods",
-        sections=[_table(found, section) for section in found.sections],
+        sections=[table_of(found, section) for section in found.sections],
         baseline=found.baseline,
         dots=list(_dots(found)),
         metrics=content["metrics"],
         methods=found.methods,
         shown=[method for method in found.methods if not is_control(method)],
         has_photos=bool(content["photos"]),
-        notes=_notes(found),
+        notes=left_out(found),
         settings=list(_settings(stored.config)),
         commands=[],
     )

@@ -69,6 +69,7 @@ def checked_metrics(metrics: Mapping[str, Metric] | Iterable[str]) -> dict[str, 
     Raises:
         ValueError: there is none, a name is not known or not possible, or a value is not a `Metric`.
     """
+    # A text is iterable too: its letters would be refused, one by one, as names that are not known.
     if isinstance(metrics, str):
         raise ValueError(f"metrics is {metrics!r}, expected a list of names: [{metrics!r}]")
     found = dict(metrics) if isinstance(metrics, Mapping) else library.named(metrics)
@@ -102,11 +103,16 @@ def check_batch(batch: Batch) -> None:
     sizes = {name: len(field) for name, field in batch._asdict().items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"a batch's fields have {sizes} rows, expected the same number: one row per image")
+    # A network takes 8-bit pixels without an error, and gives other classes.
     if not jnp.issubdtype(np.asarray(batch.images).dtype, jnp.floating):
         raise ValueError(
             f"images are {np.asarray(batch.images).dtype}, expected floats as the network takes them: "
             "sscam_jax.preprocess makes them of photographs"
         )
+    # XLA's maximum on a CPU takes NaN for the smaller one, so ReLU hides it, and the logits do not show it.
+    if not (finite := np.isfinite(images := np.asarray(batch.images)[np.asarray(batch.mask)])).all():
+        wrong = np.asarray(batch.ids)[np.asarray(batch.mask)][~finite.reshape(len(images), -1).all(1)]
+        raise ValueError(f"images of ids {wrong[:5].tolist()} hold NaN or ∞, expected finite numbers: leave them out")
     for name in ("labels", "ids"):
         if not np.issubdtype(np.asarray(getattr(batch, name)).dtype, np.integer):
             raise ValueError(
@@ -133,7 +139,10 @@ def check_batch(batch: Batch) -> None:
         )
 
 
-def _check_maps(maps: Mapping[str, Any], metrics: Mapping[str, Metric]) -> None:
+def _check(keys: int, target: str, maps: Mapping[str, Any], metrics: Mapping[str, Metric]) -> None:
+    choose("target", target, ("truth", "predicted"))
+    if keys < 1:
+        raise ValueError(f"keys is {keys}, expected at least 1: how often methods that draw noise are run")
     if maps and (again := [name for name, metric in metrics.items() if metric.reruns]):
         raise ValueError(
             f"metric '{again[0]}' runs the methods again, which stored maps ({', '.join(maps)}) cannot: "
@@ -141,14 +150,15 @@ def _check_maps(maps: Mapping[str, Any], metrics: Mapping[str, Metric]) -> None:
         )
 
 
-def _metric_identity(name: str, metric: Metric, apply: Apply, of: Mapping[str, Any], colours: Any, m: int) -> Any:
+def _metric_identity(name: str, metric: Metric, apply: Apply, of: Mapping[str, Any], colours: Any) -> Any:
     """Whether JAX can compile a metric, and what tells it from others."""
-    space = of["images"].shape[:-1]
-    maps = jax.ShapeDtypeStruct((m, *space), jnp.float32)
+    # The maps of one method: how many methods a run has, the fingerprint says elsewhere.
+    maps = jax.ShapeDtypeStruct((1, *of["images"].shape[:-1]), jnp.float32)
 
     def call(params: Params, images: Any, labels: Any, boxes: Any, key: Any, ids: Any, maps: Any) -> Any:
         # Which methods a metric runs again, their own programs say.
         explain = (lambda inputs: inputs[..., 0].astype(jnp.float32)) if metric.reruns else no_rerun
+        # In chunks of 16 on every device, because chunks change rounding only.
         case = Case(apply, params, images, labels, boxes, maps, key, ids, explain, colours[0], colours[1], 16)
         return library.measure({name: metric}, case)
 
@@ -162,6 +172,7 @@ def _metric_identity(name: str, metric: Metric, apply: Apply, of: Mapping[str, A
 
 def _network_identity(apply: Apply, of: Mapping[str, Any]) -> dict[str, str]:
     """What tells a network, and where it is cut, from others."""
+    # Both halves: another cut moves layers from one to the other, and the whole stays the same.
     activations, carry = jax.eval_shape(apply.features, of["params"], of["images"])
     features = jax.jit(apply.features).trace(of["params"], of["images"])
     head = jax.jit(apply.head).trace(of["params"], activations, carry)
@@ -170,6 +181,7 @@ def _network_identity(apply: Apply, of: Mapping[str, Any]) -> dict[str, str]:
 
 def _placed(params: Params, devices: Sequence[jax.Device] | None) -> tuple[Mesh, Params]:
     """The devices, and the parameters on all of them."""
+    # Of this process: each measures batches of its own, and none waits for another.
     mesh = Mesh(np.array(list(jax.local_devices() if devices is None else devices)), ("images",))
     return mesh, jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
 
@@ -211,11 +223,8 @@ def plan(
     Raises:
         ValueError: something is not possible: which field, what it holds, what was expected.
     """
-    choose("target", target, ("truth", "predicted"))
-    if keys < 1:
-        raise ValueError(f"keys is {keys}, expected at least 1: how often methods that draw noise are run")
     found, functions = checked_metrics(metrics), methods.named(given, maps or {}, controls=controls)
-    _check_maps(maps or {}, found)
+    _check(keys, target, maps or {}, found)
     check_batch(batch)
     # First, because it refuses what is not an array, before anything is compiled.
     hashed = fingerprint.arrays(params)
@@ -224,7 +233,8 @@ def plan(
         for name, (function, choices) in functions.items()
     }
     of = methods.shapes(batch, params)
-    known = {name: _metric_identity(name, metric, apply, of, colours, 1) for name, metric in found.items()}
+    known = {name: _metric_identity(name, metric, apply, of, colours) for name, metric in found.items()}
+    # Without the devices, which change rounding only.
     identity = dict(
         keys=keys,
         target=target,
@@ -235,6 +245,8 @@ def plan(
         metrics={name: about for name, (_, about) in known.items()},
     )
     mesh, placed = _placed(params, devices)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
     # One that runs methods again stays on the host, because some methods do.
-    compiled = frozenset(name for name, (can, _) in known.items() if can and not found[name].reruns)
+    stays = {name for name, metric in found.items() if metric.reruns or (metric.on_host and on_cpu)}
+    compiled = frozenset(name for name, (can, _) in known.items() if can and name not in stays)
     return Plan(apply, placed, explainers, found, compiled, identity, key, keys, target, colours, mesh)

@@ -202,7 +202,7 @@ def scores(
             explain_func=explain,
             channel_first=True,
             softmax=softmax,
-            batch_size=len(labels),
+            batch_size=len(labels),  # one batch, so that the network is compiled once
         )
 
 
@@ -265,6 +265,7 @@ def metric(make: Callable[..., Any], *, needs_boxes: bool = False, **options: An
             f"{make!r} is not a class that states the direction of its scores, expected one such as "
             "quantus.Sparseness; its options are keywords"
         )
+    # Maps are in [0, 1] already: what Quantus normalises would be another map than the one that is named.
     quiet = dict(abs=False, normalise=False, disable_warnings=True, display_progressbar=False)
     title = f"{make.__name__} (Quantus)"
     return Metric(_Values(make, quiet | options, needs_boxes), better, title, needs_boxes=needs_boxes)

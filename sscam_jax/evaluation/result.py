@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sscam_jax._support import choose, imported
 from sscam_jax.evaluation import comparison, page, tables
 from sscam_jax.evaluation.comparison import Comparison
-from sscam_jax.evaluation.intervals import Values
+from sscam_jax.evaluation.intervals import LEVEL, Values
 from sscam_jax.evaluation.run_folder import Stored
 from sscam_jax.metrics import METRICS
 from sscam_jax.types import Batches
@@ -112,6 +112,8 @@ class Result:
         Raises:
             ValueError: the run has no such method or metric.
         """
+        if not isinstance(place, tuple) or len(place) != 2:
+            raise ValueError(f"result[{place!r}] is not one mean, expected result[method, metric]: records() has all")
         method, metric = place
         choose("method", method, self.methods)
         choose("metric", metric, self.metrics)
@@ -136,14 +138,19 @@ class Result:
         return tables.markdown(self.comparison)
 
     def _repr_html_(self) -> str:
-        section = self.comparison.sections[0]
-        head = "".join(f"<th>{html.escape(spec.title)}</th>" for spec in section.metrics.values())
-        rows = []
-        for method in self.methods:
-            cells = [self[method, metric] for metric in self.metrics]
-            texts = [f"{each.mean:.4g} [{each.low:.4g}, {each.high:.4g}]" for each in cells]
-            rows.append(f"<tr><th>{html.escape(method)}</th>{''.join(f'<td>{text}</td>' for text in texts)}</tr>")
-        return f"<table><tr><th>method</th>{head}</tr>{''.join(rows)}</table><p>n = {section.images}</p>"
+        table = page.table_of(self.comparison, self.comparison.sections[0])
+        head = "".join(f"<th>{html.escape(each['title'])}, n = {each['n']}</th>" for each in table["metrics"])
+        lines = []
+        for row in table["means"]:
+            name = html.escape(row["method"]) + (" (control)" if row["control"] else "")
+            cells = (html.escape(cell["text"]) for cell in row["cells"])
+            bold = (cell["bold"] for cell in row["cells"])
+            marked = (f"<b>{cell}</b>" if best else cell for cell, best in zip(cells, bold, strict=True))
+            lines.append(f"<tr><th>{name}</th>{''.join(f'<td>{cell}</td>' for cell in marked)}</tr>")
+        marks = f"mean [{100 * LEVEL:g} % interval]; bold: the best mean; ⚠: a control as good as the best"
+        notes = [f"{table['images']} images; {marks}", *page.left_out(self.comparison)]
+        below = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+        return f"<table><tr><th>method</th>{head}</tr>{''.join(lines)}</table>{below}"
 
     def report(self, path: str | os.PathLike[str], *, batches: Batches | None = None) -> None:
         """Write one HTML file that needs nothing else: tables, charts, examples, differences image by image.
@@ -174,7 +181,7 @@ class Result:
             panel.set_title(f"{spec.title}{' (%)' if spec.unit else ''}\n{spec.better} is better", fontsize=9)
             panel.spines[["top", "right"]].set_visible(False)
         panels[0].set_yticks(range(len(self.methods)), self.methods)
-        panels[0].invert_yaxis()
+        panels[0].invert_yaxis()  # the first method on top, as in the tables
         return drawing
 
 

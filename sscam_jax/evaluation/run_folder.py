@@ -99,6 +99,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / "config.json").exists():
             self._compare()
+        # Hidden files are locks of a call that failed before it wrote, or what a desktop leaves behind.
         elif others := [each.name for each in self.folder.iterdir() if not each.name.startswith(".")]:
             raise ValueError(f"'{self.folder}' is not empty and is not a run folder ({others[0]}, …): choose another")
         index, count = self.process
@@ -136,6 +137,7 @@ class Run:
         try:
             self.done[number] = parts.seal_of(path, len(self.config["noted"].get("methods", ())))
         except DamagedPartError as error:
+            # Kept, because a disk that damages files has to be found.
             aside = path.with_name(f"damaged-{path.name}")
             os.replace(path, aside)
             warnings.warn(
@@ -167,6 +169,7 @@ class Run:
     def finish(self, count: int) -> None:
         """Say how many batches there are, as far as this process knows."""
         self._claim()
+        # Only upwards: a stream may end early for one process, and the longest one is the data set.
         if (known := _count(self.folder)) is None or known < count:
             with replacing(self.parts / "count") as path:
                 path.write_text(f"{count}\n", "utf-8")
@@ -237,6 +240,7 @@ def read(folder: pathlib.Path) -> Stored:
     found = _readable(folder, len(noted["methods"]))
     full = _with_images(folder, found)
     ids = np.concatenate([part.arrays["ids"] for part in full])
+    # By ids: which part holds an image depends on the batch size, and tables must not.
     order = np.argsort(ids, kind="stable")
     if len(twice := ids[order][1:][ids[order][1:] == ids[order][:-1]]):
         raise ValueError(

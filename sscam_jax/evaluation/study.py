@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import itertools
+import json
 import os
 import pathlib
 import sys
@@ -50,6 +51,7 @@ class Meter:
     def __call__(self, maps: int, passes: int) -> None:
         self.maps, self.passes = self.maps + maps, self.passes + passes
         self.bar.update(maps)
+        # Not drawn again: `update` has drawn the bar if it was time to.
         self.bar.set_postfix(images=self.maps // self.per_image, passes=self.passes, refresh=False)
         now = time.monotonic()
         if self.quiet and now - self.told > _QUIET:
@@ -96,6 +98,7 @@ def _todo(run: Run, count: int | None) -> Iterator[int]:
 
 def _images(batches: Batches, numbers: Iterable[int]) -> int:
     size = batches.batch_size
+    # By names where there are any, because the last batch may not be full.
     total = len(batches.names) if batches.names is not None else (batches.count or 0) * size
     return sum(min(size, total - number * size) for number in numbers)
 
@@ -109,7 +112,10 @@ def _first(batches: Batches) -> Batch:
 
 
 class _Ids:
-    """The ids of all images measured so far: each may come once."""
+    """The ids of all images measured so far: each may come once.
+
+    The ids of a stream are known only when they are read. `run_folder.read` compares those of all processes.
+    """
 
     def __init__(self, folder: pathlib.Path, done: Iterable[int]) -> None:
         self.batch_of: dict[int, int] = {}
@@ -205,6 +211,7 @@ def evaluate(
         100.0
     """
     given = data.as_batches(batches)
+    # Asked now, because a script may initialise `jax.distributed` after it has imported this package.
     share = process or (jax.process_index(), jax.process_count())
     if not 0 <= share[0] < share[1]:
         raise ValueError(f"process is {share}, expected (index, count) with index from 0 to count - 1")
@@ -215,21 +222,32 @@ def evaluate(
     of = plan(apply, params, first, methods, metrics, **chosen)
     seal, folder = _seal(first, given, 0), pathlib.Path(out)
     settings = dict(seed=seed, keys=keys, target=target)
-    identity = dict(
+    identity = _identity(of, given, seal, settings, about or {})
+    with Run(folder, identity, _noted(of, given, settings), share) as run:
+        _check_done(run, given, seal)
+        _measure(run, of, given, seal)
+    return table(folder)
+
+
+def _identity(
+    of: Plan, batches: Batches, first: Seal, settings: Mapping[str, Any], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What determines the numbers: settings in words first, because a refusal names the first differences."""
+    try:
+        json.dumps(about)
+    except TypeError as error:
+        raise ValueError(f"about is {about!r}, expected texts, numbers, lists and dicts of them: {error}") from error
+    return dict(
         settings=settings,
-        about=dict(about or {}),
-        data=dict(given.about),
-        images=dict(first_batch=seal.arrays),
+        about=dict(about),
+        data=dict(batches.about),
+        images=dict(first_batch=first.arrays),
         **of.identity,
         machine=fingerprint.machine(),
         source=fingerprint.source(),
         # Parts hold methods by their position.
         order=dict(methods=list(of.explainers), metrics=list(of.metrics)),
     )
-    with Run(folder, identity, _noted(of, given, settings), share) as run:
-        _check_done(run, given, seal)
-        _measure(run, of, given, seal)
-    return table(folder)
 
 
 def _noted(of: Plan, batches: Batches, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,10 +281,10 @@ def table(out: str | os.PathLike[str], *, baseline: str | None = None) -> Result
         FileNotFoundError: it is not a run folder.
     """
     folder = pathlib.Path(out)
-    # Of processes that end together, the last to write has read everything.
+    # Of processes that end together, the last to write has read everything. No lock in a folder that is not a run's.
     with filelock.FileLock(folder / ".lock-tables") if (folder / "config.json").is_file() else contextlib.nullcontext():
         result = Result.of(run_folder.read(folder), baseline)
         tables.write(result.comparison, folder)
-        if importlib.util.find_spec("pyarrow"):
+        if importlib.util.find_spec("pyarrow"):  # an extra: who has not installed it gets the tables all the same
             parquet.write(result.stored, folder / "results.parquet")
     return result

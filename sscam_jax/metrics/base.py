@@ -93,6 +93,7 @@ class Metric:
         reruns: whether it runs the methods again on other images.
         hits: whether its values are 0 or 100 (or between them, where a hit counts in part). Then the unit is "%", and
             intervals follow the rule for hits.
+        on_host: whether it is faster outside of compiled code where the device is a CPU.
         fewest: the fewest images for an interval: more than 12 where few images hold most of the mean.
 
     Example:
@@ -111,4 +112,5 @@ class Metric:
     needs_boxes: bool = False
     reruns: bool = False
     hits: bool = False
+    on_host: bool = False
     fewest: int = 12

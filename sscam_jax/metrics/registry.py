@@ -113,6 +113,7 @@ def _adcc(case: Case) -> Float[Array, "m b"]:
 
 _faithful = functools.partial(Metric, family="faithfulness")
 _located = functools.partial(Metric, family="localisation", needs_boxes=True)
+_regional = functools.partial(_located, on_host=True)
 _complex = functools.partial(Metric, family="complexity")
 
 METRICS: Mapping[str, Metric] = {
@@ -176,13 +177,13 @@ METRICS: Mapping[str, Metric] = {
         summary="maximum inside a box, 15 pixels off",
         hits=True,
     ),
-    "iou": _located(
+    "iou": _regional(
         lambda case: _iou(case, "all").max(-1),
         "higher",
         "IoU",
         summary="best box at any threshold, against the object's",
     ),
-    "max-box-acc": _located(
+    "max-box-acc": _regional(
         lambda case: _found(_iou(case, "largest"), 0.5, "@"),
         "higher",
         "MaxBoxAcc",
@@ -190,7 +191,7 @@ METRICS: Mapping[str, Metric] = {
         summary="largest region found, IoU ≥ 0.5",
         hits=True,
     ),
-    "max-box-acc-v2": _located(
+    "max-box-acc-v2": _regional(
         _found_by_demand,
         "higher",
         "MaxBoxAccV2",
@@ -280,10 +281,11 @@ def measure(metrics: Mapping[str, Metric] | Iterable[str], case: Case) -> dict[s
     for name, metric in metrics.items():
         values = metric.values(case)
         for suffix, column in values.items() if isinstance(values, dict) else [("", values)]:
-            if column.shape != case.maps.shape[:2]:
+            shape = getattr(column, "shape", type(column).__name__)
+            if shape != case.maps.shape[:2]:
                 raise ValueError(
-                    f"metric '{name}' gave values of shape {column.shape}, expected {case.maps.shape[:2]}: one value "
-                    "per method and image"
+                    f"metric '{name}' gave values of shape {shape}, expected an array of {case.maps.shape[:2]}: one "
+                    "value per method and image"
                 )
             columns[name + suffix] = jnp.asarray(column)
     return columns

@@ -52,3 +52,33 @@ def test_tf_data():
     tensorflow = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     rows = tensorflow.data.Dataset.from_tensor_slices(dict(image=IMAGES, label=LABELS)).batch(2)
     check(sscam.data.from_dicts(rows.as_numpy_iterator()))
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([dict(picture=IMAGES, label=LABELS)], {}, r"a row has no 'image'; choose from 'picture', 'label', as from_d"),
+        ([dict(image=IMAGES)], {}, r"a row has no 'label'; choose from 'image', .*; label=None: there is none"),
+        ([dict(image=IMAGES)], dict(label=None, boxes="box"), "a row has no 'box'"),
+        (
+            [dict(image=IMAGES[:1]), dict(image=IMAGES)],
+            dict(label=None),
+            "a batch of 5 images follows one of 1: expected the largest batch first",
+        ),
+        (
+            [dict(image=IMAGES, box=np.zeros((N, 2, 3)))],
+            dict(label=None, boxes="box"),
+            r"boxes are of 5 images, with the shapes \[\(2, 3\)\]: expected those of 5 images, each \[k, 4\]",
+        ),
+        ([dict(image=IMAGES, box=np.zeros((2, 1, 4)))], dict(label=None, boxes="box"), "boxes are of 2 images, with"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(rows, options, message):
+    with pytest.raises(ValueError, match=message):
+        list(sscam.data.from_dicts(rows, **options).read(range(3)))
+
+
+def test_boxes_of_any_number_per_image():
+    boxes = [np.zeros((0, 4)), [0.0, 0.0, 0.5, 0.5], np.float32([[0, 0, 1, 1], [0, 0, 0.5, 1]])]
+    [(_, batch, _)] = sscam.data.from_arrays(IMAGES[:3], boxes=boxes).read([0])
+    assert batch.boxes.shape == (16, 2, 4) and (batch.boxes[:3] >= 0).all(-1).sum(-1).tolist() == [0, 1, 2]

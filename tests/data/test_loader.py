@@ -266,6 +266,8 @@ def test_arguments_are_checked(pictures):
         ({"fit": "pad"}, "fit 'pad' is not known; choose from 'squash', 'crop'"),
         ({"size": 0}, "size is 0, expected at least 1 pixel"),
         ({"workers": -1}, "workers is -1, expected 0 or more processes"),
+        ({"mean": (0.5,)}, r"mean is \(0.5,\) and std is .*, expected three values each"),
+        ({"std": (1, 1, 0)}, r"std is \(1, 1, 0\), expected three values each, .* and a positive std"),
     ):
         with pytest.raises(ValueError, match=message):
             data.batches(pictures, **{"batch_size": 2, **options})

@@ -30,6 +30,19 @@ def evaluate(out, given=None, methods=("grad-cam",), names=("complexity",), para
         (dict(names="energy"), r"metrics is 'energy', expected a list of names: \['energy'\]"),
         (dict(names={"mine": max}), r"metric 'mine' is <built-in function max>, expected a sscam_jax.metrics.Metric"),
         (dict(names={"a@b": metrics.METRICS["energy"]}), "metric name 'a@b' has an '@'"),
+        (
+            dict(names={"mine": metrics.Metric(lambda case: [1], "higher")}),
+            r"metric 'mine' gave values of shape list, expected an array of \(1, 5\): one value per method and image",
+        ),
+        (
+            dict(names={"mine": metrics.Metric(lambda case: case.maps.max((-2, -1)) / 0.0, "higher")}),
+            "metric 'mine' gave ∞ for image 0, expected numbers, or NaN where it does not apply",
+        ),
+        (
+            dict(given=[BATCH._replace(images=np.where(IMAGES > 1, np.nan, IMAGES))]),
+            r"images of ids \[0, 1, 2, 3, 4\] hold NaN or ∞, expected finite numbers: leave them out",
+        ),
+        (dict(about=dict(a=np.float32(1))), "about is {'a': .*}, expected texts, numbers, lists and dicts of them: "),
         (dict(methods=[]), r"no methods: expected at least one, as in \['grad-cam'\]"),
         (dict(methods="grad-cam"), r"methods is 'grad-cam', expected a list or a mapping of them: \['grad-cam'\]"),
         (dict(methods=["grad"]), "method 'grad' is not known; choose from 'cam', 'grad-cam'"),
@@ -50,6 +63,7 @@ def evaluate(out, given=None, methods=("grad-cam",), names=("complexity",), para
         (dict(given=[]), "batches is empty: expected at least one batch of images. An iterator can be read once only"),
         (dict(maps=dict(theirs="maps")), "No such file or directory: 'maps'"),
         (dict(maps=dict(theirs=3)), "maps 'theirs' are int, expected an npz file, a mapping by id, or an array"),
+        (dict(maps=dict(theirs=[MAPS[0], MAPS[1][:3]])), "maps 'theirs' are list, expected .* an array of maps of one"),
         (
             dict(maps=dict(theirs={0: MAPS[0]})),
             "maps 'theirs' have none for the images of ids 1, 2, 3, 4: expected .* add them",
@@ -72,6 +86,12 @@ def test_the_message_says_what_to_do_and_the_folder_is_not_poisoned(tmp_path, op
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         evaluate(tmp_path / "run", **options)
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_method_with_another_signature_is_named(tmp_path):
+    with pytest.raises(TypeError, match="takes 1 positional argument") as refused:
+        evaluate(tmp_path, methods={"mine": lambda images: images})
+    assert "This was method 'mine', called with apply, params, images, labels, []" in refused.value.__notes__
 
 
 def test_the_corrected_call_goes_on_in_the_same_folder(tmp_path):

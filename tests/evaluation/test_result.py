@@ -1,5 +1,7 @@
 """What an evaluation gives back: records, a data frame, and intervals that follow the metric's kind."""
 
+import re
+import shutil
 import sys
 
 import jax.numpy as jnp
@@ -41,6 +43,8 @@ def test_a_metric_of_ones_own_gets_the_interval_of_its_kind(run):
     half = 1.959964 * (14 / 20 * 6 / 20 / 20) ** 0.5
     assert (hit.low, hit.high) == pytest.approx((100 * (0.7 - half), 100 * (0.7 + half)), rel=1e-5)
     assert abs(value.low - hit.low) > 1
+    with pytest.raises(ValueError, match=r"result\['left'\] is not one mean, expected result\[method, metric\]: rec"):
+        result["left"]
 
 
 def test_the_folder_remembers_the_kind_and_another_kind_is_refused(run):
@@ -70,4 +74,15 @@ def test_a_notebook_escapes_names(tmp_path):
     peak = {"a<b": metrics.Metric(lambda case: case.maps.max((-2, -1)), "higher")}
     batches = sscam.data.from_arrays(IMAGES[:2], labels=np.array([0, 1]))
     shown = sscam.evaluate(toy.MLP, PARAMS, batches, {"<i>": "grad-cam"}, peak, out=tmp_path)._repr_html_()
-    assert "<th>&lt;i&gt;</th>" in shown and "<th>a&lt;b</th>" in shown and shown.count("<table") == 1
+    assert "<th>&lt;i&gt;</th>" in shown and "<th>a&lt;b ↑, n = 2</th>" in shown and shown.count("<table") == 1
+    assert "nan" not in shown  # two images have no interval
+
+
+def test_a_notebook_shows_the_marks_and_what_is_missing(run, tmp_path):
+    """As the Markdown does: the best mean is bold, and a control that is as good has the sign."""
+    shown = study.table(run)._repr_html_()
+    assert "<th>mine</th><td><b>75.00 [49.92, 90.08]</b></td>" in shown
+    assert re.search(r"<th>uniform \(control\)</th><td>100.00 \[\d\d.\d\d, 100.00\] ⚠</td>", shown)
+    copied = shutil.copytree(run, tmp_path / "run")
+    (copied / "parts" / "000001.npz").unlink()
+    assert "1 images not measured yet: batch 1" in study.table(copied)._repr_html_()

@@ -3,7 +3,10 @@
 import functools
 import json
 import os
+import sys
+import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -136,6 +139,14 @@ def test_a_changed_batch_size_after_two_batches(tmp_path, monkeypatch):
     assert len(evaluate(tmp_path).stored.results.names) == N
 
 
+def test_jax_distributed_tells_which_batches_are_whose(tmp_path, monkeypatch):
+    monkeypatch.setattr(study.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(study.jax, "process_count", lambda: 2)
+    assert evaluate(tmp_path).stored.unfinished == ["batch 0", "batch 2"]
+    monkeypatch.setattr(study.jax, "process_index", lambda: 0)
+    assert evaluate(tmp_path).stored.unfinished == []
+
+
 def test_methods_on_the_host_are_told_apart_by_their_code_and_what_they_hold(tmp_path):
     def scaled(by):
         return lambda apply, params, images, labels: np.clip(np.abs(np.asarray(images)).max(-1) * by, 0, 1)
@@ -165,6 +176,81 @@ def test_code_is_the_same_in_every_process():
     assert fingerprint.code(dict(a=np.zeros(2))) != fingerprint.code(dict(a=np.ones(2)))
     with pytest.raises(ValueError, match="a generator of .* cannot be hashed"):
         fingerprint.code(each for each in ())
+
+
+HELPER = """
+import abc, functools
+WEIGHT = 1.0
+
+def scaled(x):
+    return WEIGHT * x
+"""
+METHOD = """
+import helper
+
+class Base(abc.ABC):
+    def scale(self):
+        return 1
+
+class Mine(Base):
+    power = 1
+
+    def __init__(self, of):
+        self.of = of
+
+    @property
+    def half(self):
+        return 0.5
+
+    def __call__(self, x):
+        return self.of(x) ** self.power * self.half * self.scale()
+
+method = Mine(lambda x: helper.scaled(x))
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("WEIGHT * x", "WEIGHT / x"),
+        ("WEIGHT = 1.0", "WEIGHT = 2.0"),
+        ("power = 1", "power = 2"),
+        ("return 0.5", "return 0.25"),
+        ("return 1\n", "return 2\n"),
+        ("lambda x: helper", "lambda x: 1 - helper"),
+    ],
+)
+def test_code_reaches_into_modules_classes_and_objects(monkeypatch, old, new):
+    """A pickle of an object, or a module's name, would not tell these apart."""
+
+    def hashed(of):
+        for name, text in (("helper", HELPER), ("method", "import abc" + METHOD)):
+            module = types.ModuleType(name)
+            monkeypatch.setitem(sys.modules, name, module)
+            exec(compile(of(text), name, "exec"), vars(module))
+        return fingerprint.code(module.method)
+
+    assert old in HELPER + METHOD
+    assert hashed(lambda text: "# a comment moves the lines\n" + text) == hashed(lambda text: text)
+    assert hashed(lambda text: text.replace(old, new)) != hashed(lambda text: text)
+
+
+def test_nested_values_are_told_apart():
+    assert fingerprint.code((1, (2,))) != fingerprint.code(((1, 2),)) != fingerprint.code((1, 2))
+
+
+def test_programs_tell_arrays_apart_that_jax_keeps_out_of_the_text():
+    def program(array):
+        inner = jax.jit(lambda x: jax.lax.fori_loop(0, 2, lambda i, y: y + array, x))
+        return fingerprint.program(jax.jit(inner).trace(jnp.zeros(3)), inner)
+
+    before = jax.config.jax_use_simplified_jaxpr_constants
+    jax.config.update("jax_use_simplified_jaxpr_constants", True)
+    try:
+        one, same, other = (program(jnp.arange(start, start + 3.0)) for start in (0.0, 0.0, 1.0))
+    finally:
+        jax.config.update("jax_use_simplified_jaxpr_constants", before)
+    assert one == same != other
 
 
 def test_the_configuration_is_plain_json(whole):

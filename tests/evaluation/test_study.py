@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from sscam_jax import cli, convert, data, networks
 from sscam_jax.cli import evaluate
 from sscam_jax.evaluation import by_name, run_folder, study
+from sscam_jax.types import IMAGENET_MEAN, IMAGENET_STD
 
 pytest.importorskip("grain")
 # In one process: the tests that start others, and those that look at one run.
@@ -164,6 +165,18 @@ def test_wrong_input_is_refused_in_one_line(tmp_path, table, weights):
     _refused(_sscam(*one, "--process", "1"), "process 1 is not one of 1")
     _refused(_sscam("table", "--out", tmp_path), "is not a run folder")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_mean_and_std_of_the_network_reach_the_images(tmp_path, table, weights, monkeypatch):
+    def seen(source, **options):
+        raise ValueError(f"mean {options['mean']}, std {options['std']}")
+
+    monkeypatch.setattr(by_name.data, "batches", seen)
+    one = ("evaluate", "--data", f"csv:{table}", "--out", tmp_path / "out", "--checkpoint", weights)
+    more = ("--model", "squeezenet1_1", "--num-classes", CLASSES)
+    _refused(_sscam(*one, *more, "--mean", ".5 .4 .3", "--std", "1 1 2"), "mean [0.5, 0.4, 0.3], std [1.0, 1.0, 2.0]")
+    _refused(_sscam(*one, *more), f"mean {IMAGENET_MEAN}, std {IMAGENET_STD}")
+    _refused(_sscam(*one, *more, "--mean", "half"), "mean 'half' is not a number")
 
 
 def test_classes_that_the_network_lacks_are_refused(assets, tmp_path):

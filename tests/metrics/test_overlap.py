@@ -7,6 +7,7 @@ import pytest
 import scipy.ndimage
 
 from sscam_jax import ops
+from sscam_jax.metrics import overlap
 from sscam_jax.metrics.components import connected_components
 from sscam_jax.metrics.overlap import best_box_iou, box_accuracy, box_iou, max_box_acc
 
@@ -169,10 +170,17 @@ def test_accuracy_and_max_box_acc_by_hand():
 
 
 @each_choice
-def test_under_jit_and_by_parts(regions):
+def test_compiled_without_scipy_and_by_parts(regions, monkeypatch):
+    """Compiled code finds regions in its own way. Noise, equal regions, a zero map, an image without a box."""
     values = box_iou(SMOOTH, BOXES, thresholds=THRESHOLDS, regions=regions)
+    noise = jnp.asarray(RNG.integers(0, 3, SMOOTH.shape), jnp.float32).at[0, 0].set(0)
+    boxes = np.stack([BOXES[0], np.float32([NONE, NONE]), BOXES[2]])
+    of_noise = box_iou(noise, boxes, thresholds=THRESHOLDS, regions=regions)
+    monkeypatch.setattr(overlap, "boxes_on_host", lambda *_: pytest.fail("compiled code called SciPy"))
     compiled = jax.jit(lambda maps, boxes: box_iou(maps, boxes, thresholds=THRESHOLDS, regions=regions))
-    np.testing.assert_allclose(compiled(SMOOTH, BOXES), values, rtol=1e-6)
+    np.testing.assert_allclose(compiled(SMOOTH, BOXES), values, rtol=1e-5)
+    np.testing.assert_allclose(compiled(noise, boxes), of_noise, rtol=1e-5)
+    monkeypatch.undo()
     np.testing.assert_allclose(
         box_iou(SMOOTH[1, 2:], BOXES[2:], thresholds=THRESHOLDS, regions=regions), values[1, 2:], rtol=1e-6
     )

@@ -202,5 +202,5 @@ def test_a_function_is_a_metric():
     np.testing.assert_allclose(found["spread"], np.ptp(MAPS, (-2, -1)), rtol=1e-6)
     np.testing.assert_allclose(found["peak@high"] - found["peak@low"], found["spread"], rtol=1e-6)
     flat = {"mean": metrics.Metric(lambda given: given.maps.mean(), "higher")}
-    with pytest.raises(ValueError, match=r"metric 'mean' gave values of shape \(\), expected \(3, 2\): one value per"):
+    with pytest.raises(ValueError, match=r"metric 'mean' gave values of shape \(\), expected an array of \(3, 2\)"):
         metrics.measure(flat, case())
