@@ -195,7 +195,9 @@ def _connect(gradio: Any, controls: _Controls, buttons: _Buttons, shown: _Shown,
 
     # Classes chosen before are numbers of another network's classes.
     controls.networks.change(chosen, [controls.networks], [controls.classes], **private)
-    buttons.stop.click(lambda: "stopped", None, [shown.state], cancels=[running], **private)
+    # gradio can't interrupt a method that runs. Until it ends, gradio also ignores clicks on "Explain".
+    buttons.stop.click(lambda: "stopping after this method", None, [shown.state], cancels=[running], **private)
+    running.failure(lambda: "stopped", None, [shown.state], **private)
     controls.photo.select(clicked, [controls.photo, corners], [corners, controls.box, told], **private)
     # Corners of the photograph before mean nothing on this one.
     controls.photo.change(lambda: ([], None), None, [corners, controls.box], **private)
