@@ -109,6 +109,27 @@ def test_weights_and_biases_and_aim_are_called_as_they_document(saliency, monkey
     np.testing.assert_array_equal(np.asarray(calls[3][1]["maps/1/map"][1]), _expected(saliency, 1))
 
 
+@pytest.mark.filterwarnings("ignore")  # Aim's own
+def test_aim_holds_what_was_written(saliency, tmp_path):
+    aim = pytest.importorskip("aim", reason="pip install aim")
+    from aim.storage.context import Context
+
+    run = aim.Run(repo=str(tmp_path), system_tracking_interval=None, capture_terminal_logs=False)
+    for step in (5, 100):
+        sscam.log(step, PHOTOS, saliency, to=Aim(run))
+    run.close()
+    # Not read_only: Aim reads those from an index, which it makes when its page is opened.
+    stored = aim.Run(run.hash, repo=str(tmp_path), system_tracking_interval=None, capture_terminal_logs=False)
+    for i in (0, 1):
+        sequence = stored.get_image_sequence(f"maps/{i}/map", Context({}))
+        steps, (pictures, *_) = sequence.data.items_list()
+        assert list(steps) == [5, 100]
+        assert len(pictures) == 2
+        for picture in pictures:
+            np.testing.assert_array_equal(np.asarray(picture.to_pil_image()), _expected(saliency, i))
+    stored.close()
+
+
 def test_what_is_refused(saliency, tmp_path, as_users_run_it):
     with pytest.raises(ValueError, match="step is -1, expected at least 0"):
         sscam.log(-1, PHOTOS, saliency, to=tmp_path)
