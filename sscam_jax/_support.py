@@ -1,6 +1,7 @@
 """What every room needs and none should write again: files that appear whole, optional packages, choices."""
 
 import contextlib
+import difflib
 import hashlib
 import importlib
 import lzma
@@ -98,18 +99,21 @@ def choose(what: str, value: object, choices: Iterable[object]) -> None:
         choices: what is possible.
 
     Raises:
-        ValueError: the value is not among the choices, which the message lists.
+        ValueError: the value is not among the choices, which the message lists; one of a similar spelling comes last.
 
     Example:
-        >>> choose("target", "false", ("truth", "predicted"))
+        >>> choose("method", "GradCAM", ("grad-cam", "rise"))
         Traceback (most recent call last):
             ...
-        ValueError: target 'false' is not known; choose from 'truth', 'predicted'
+        ValueError: method 'GradCAM' is not known; choose from 'grad-cam', 'rise'; did you mean 'grad-cam'?
     """
     # `choices` may be an iterator, which `in` would use up before the message lists it.
     known = tuple(choices)
     if value not in known:
-        raise ValueError(f"{what} {value!r} is not known; choose from {', '.join(map(repr, known))}")
+        # Methods have 24 names: the right one is easily overlooked among them.
+        near = difflib.get_close_matches(str(value).lower(), [name for name in known if isinstance(name, str)], 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ValueError(f"{what} {value!r} is not known; choose from {', '.join(map(repr, known))}{hint}")
 
 
 def digest(*parts: str | bytes) -> str:

@@ -23,6 +23,7 @@ Failure = tuple[pathlib.Path, str]
 def chosen_budget(budget: int | None, full: bool) -> Any:
     if full and budget is not None:
         raise ValueError(f"--full runs all passes, --budget {budget} bounds them: choose one of the two")
+    # None is a value of the library, "no bound", so an option that is not given can't stand for it.
     return None if full else "auto" if budget is None else budget
 
 

@@ -22,6 +22,8 @@ Layer = Annotated[
 ]
 Out = Annotated[pathlib.Path, typer.Option(metavar="DIR", help="The folder to write to.")]
 
+# A metavar is given everywhere, because typer's own names the Python type, as in "TEXT".
+
 # Of `sscam explain`, `sscam report` and `sscam demo`.
 Method = Annotated[
     list[str],

@@ -36,5 +36,6 @@ def app(
     with user_errors():
         from sscam_jax.report import app as served
 
+        # Before the first network: JAX takes the number of devices only until it has started.
         prepare_jax()
         served.launch(served.build(checkpoint or served.CHECKPOINTS), host=host, port=port)

@@ -45,6 +45,7 @@ def methods() -> None:
 
 def _checkpoint(known: "Known") -> str:
     """Accuracy and licence of a known checkpoint, and where it is."""
+    # Whether it needs a download is what a reader without a connection looks for.
     from sscam_jax.convert import cache_folder
 
     accuracy = "top-1 not published" if known.top1 is None else f"top-1 {known.top1:.1f} %"

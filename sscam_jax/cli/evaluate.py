@@ -87,6 +87,7 @@ def evaluate(
         prepare_jax()
         from sscam_jax.evaluation import by_name
 
+        # Typer checks one option at a time; this one has a bound that another option gives.
         if process >= processes:
             raise ValueError(f"process {process} is not one of {processes}: choose from 0 to {processes - 1}")
         images = dict(limit=limit, fit=fit, mean=numbers(mean, "mean"), std=numbers(std, "std"), batch_size=batch_size)

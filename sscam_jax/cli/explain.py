@@ -76,6 +76,7 @@ def _checked_style(maps: str | None, colours: str, background: str) -> dict[str,
 def _raise_limit(max_pixels: int | None) -> None:
     from PIL import Image
 
+    # Pillow has one limit for the whole process, no argument of a call.
     if max_pixels is not None:
         Image.MAX_IMAGE_PIXELS = max_pixels
 
@@ -135,6 +136,7 @@ def _run(
         _tell(result)
         found.append(result)
         name = result.names[0]
+        # Written at once: what is interrupted later keeps the pictures of the images before.
         reports.append(files.write(result, photographs[name], out / stems[name], arrays=arrays, style=style))
     if found and not quiet:
         for line in passes_left_out(found[0]):
@@ -230,6 +232,7 @@ def explain(
         bounds = dict(budget=chosen_budget(budget, full), frames=frames, chunk_size=chunk_size)
         request = chosen_request(model, checkpoint, num_classes, method, class_, seed=seed, **bounds)
         there, failed = chosen_photographs(paths)
+        # Keyed by what the table calls them, because `explained` gives an image's name and not its path.
         photographs = dict(zip(chosen_names(there), there, strict=True))
         _plan.check_folder(out, keep=not dry_run)
         # Wrong input is told above, before the seconds that JAX and the network take.
@@ -239,6 +242,7 @@ def explain(
             done, unread = _estimated(photographs, network, request)
         else:
             done, unread = _explained(photographs, network, request, out, failed, style, maps is not None, json)
+    # 2 where nothing came of it, as for any other wrong input.
     if failed or unread:
         raise typer.Exit(1 if done else 2)
 

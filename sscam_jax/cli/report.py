@@ -75,6 +75,7 @@ def report(
     Exit code 1: some of several images could not be read, the others are in the file. 2: wrong input.
     """
     with user_errors():
+        # Before the minutes of work that end with this file.
         if not out.absolute().parent.is_dir():
             raise ValueError(f"the folder of '{out}' does not exist")
         # A run writes this file with its first batch, so a folder that has it is a run's.

@@ -57,6 +57,7 @@ def measured(
     for i in range(len(labels) * len(images)):
         # All methods of an image in one call: they share the unchanged image's pass, and one program serves all images.
         maps = jnp.stack([jnp.asarray(found.maps[i : i + 1]) for found in saliency.values()])
+        # As `_explained` orders rows: all images of a class, then the next class.
         label, place = labels[i // len(images)], i % len(images)
         given = (network.apply, network.params, images[place : place + 1], jnp.array([label], jnp.int32), maps)
         colours = dict(mean=tuple(request.mean), std=tuple(request.std))

@@ -18,6 +18,7 @@ class Progress:
     """
 
     def __init__(self) -> None:
+        # Without tqdm's own time left: it takes the first map's compilation for the pace of all maps.
         # disable=None: no bar where stderr is not a terminal.
         shape = "{n_fmt}/{total_fmt} maps |{bar:20}| {desc}"
         self.bar = tqdm(total=0, bar_format=shape, disable=None, leave=False, dynamic_ncols=True)
@@ -33,6 +34,7 @@ class Progress:
 
     def expect(self, maps: int) -> None:
         """So many maps more (or fewer) are to come."""
+        # tqdm's attribute, for which it has no method: the number of frames is known file by file only.
         self.bar.total += maps
 
     def begin(self, what: str, method: str, passes: int | None) -> None:

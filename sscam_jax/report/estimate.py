@@ -41,7 +41,7 @@ def estimate(first: Image.Image, images: int, network: Network, request: Request
     apply, params, _ = network
     methods = plan(request, apply, params, None)
     inputs = data.preprocess(first, size=request.size, mean=request.mean, std=request.std)
-    maps = images * max(1, len(request.labels()))
+    maps = images * max(1, len(request.labels()))  # without a class: the most probable one of each image
     devices = jax.local_devices() if jax.local_device_count() > 1 else None
     one = cams.cost(apply, params, inputs, chunk_size=request.chunk_size, devices=devices)
     # A method of one pass runs one image, for which a chunk's seconds per image would be too few.

@@ -65,6 +65,7 @@ def _class_report(each: Explanation, files: dict[str, dict[str, Any]]) -> dict[s
         method: dict(
             seconds=round(float(each.seconds[method].sum()), 3),
             passes=int(saliency.passes[0]),
+            # `full` is 0 for a method without a budget: it always runs all its passes.
             full_passes=int(each.full[method][0]) or int(saliency.passes[0]),
             flat=bool(saliency.flat.any()),
             **files.get(method, {}),
@@ -112,6 +113,7 @@ def write(
     classes, films = [], []
     for each in by_class(found):
         begin = stem.with_name(f"{stem.name}_{each.classes[0].label}-{_slug(each.classes[0].name)}")
+        # A film of 16 frames and three methods would be 48 overlays: it is one film per class.
         if found.is_film:
             ending = ".mp4" if path.suffix.lower() in VIDEO_ENDINGS else ".gif"
             films.append(str(begin.with_name(begin.name + ending)))

@@ -71,6 +71,7 @@ class Folder:
             there = ", ".join(repr(each.name) for each in sorted(self.path.glob("*"))) or "nothing"
             raise ValueError(f"'{self.path}' holds no picture of '{name}'; there is {there}")
         first, *others = (Image.open(file).convert("RGB") for file in files)
+        # The format is named, because the temporary file does not end in ".gif".
         with replacing(pathlib.Path(path)) as part:
             first.save(part, "GIF", save_all=True, append_images=others, duration=round(1000 * seconds), loop=0)
 
@@ -125,7 +126,7 @@ class Aim:
 
     def picture(self, step: int, name: str, picture: Picture) -> None:
         """Track the picture."""
-        self.run.track(imported("aim", "log").Image(Image.fromarray(picture)), name=name, step=step)
+        self.run.track(imported("aim", "log").Image(picture), name=name, step=step)
 
 
 @functools.singledispatch

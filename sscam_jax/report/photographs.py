@@ -84,6 +84,7 @@ def _curve(found: Explanation, kind: str, row: int) -> dict[str, Any]:
     """A curve and its area per method."""
     each = found.faithfulness.values()
     return dict(
+        # Three digits are finer than a chart's pixels.
         values=[[round(float(value), 3) for value in getattr(of, f"{kind}_curve")[row]] for of in each],
         areas=[f"{getattr(of, kind)[row]:.3f}" for of in each],
     )
@@ -173,6 +174,7 @@ def _settings(founds: Sequence[Explanation]) -> Iterator[tuple[str, str]]:
     for method, choices in first.about.get("methods", {}).items():
         yield method, ", ".join(f"{name}={value}" for name, value in choices.items()) or "no options"
     for field in dataclasses.fields(first.request):
+        # The methods stand above with all their choices; names of classes would fill pages.
         if field.name not in ("methods", "class_names"):
             yield field.name, str(getattr(first.request, field.name))
     for name in ("device", "xla_flags", "matmul_precision"):
@@ -185,6 +187,7 @@ def _commands(
     founds: Sequence[Explanation], paths: Sequence[str] | None, expected: Sequence[str | int]
 ) -> Iterator[tuple[str, str]]:
     first = founds[0]
+    # Names have no folders, so a command made of paths is found from where it was called.
     names = list(paths or dict.fromkeys(first.names))
     networks = [found.about.get("network", {}) for found in founds]
     # An array has no file that a command could name.
@@ -280,6 +283,7 @@ def write(
         images=images,
         methods=methods,
         layers=layers,
+        # Where each image has one class, a switch of classes would hide whole images.
         classes={class_.label: class_.name for class_ in first.classes} if len(images) < len(first.names) else {},
         expected=expected is not None,
         colours=pages.COLOURS,

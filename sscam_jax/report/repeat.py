@@ -46,6 +46,7 @@ def python(names: Sequence[str], network: Mapping[str, str], request: Request) -
         )
         found.report("report.html")
     """
+    # A network of the caller's has no name: the line says where to put it.
     given: dict[str, Any] = {"model": "(apply, params)"} if not network else {k: repr(v) for k, v in network.items()}
     given |= {name: repr(_plain(value)) for name, value in _changed(request, network).items()}
     lines = [f"    {name}={value}," for name, value in given.items()]

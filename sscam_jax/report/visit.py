@@ -40,6 +40,7 @@ def _text(method: str, preset: str, sigma: int | float | None, samples: int | fl
     known = registry.options(method)
     if samples is None and "budget" not in known and known.get("n_samples", 0) > MOST_PASSES:
         samples = MOST_PASSES
+    # One row of controls serves all methods, so a setting that a method does not have is left out, not refused.
     parts = [preset] if preset and preset in registry.ENTRIES[method].presets else []
     parts += [f"sigma={sigma:g}"] if sigma is not None and "sigma" in known else []
     parts += [f"n_samples={int(samples)}"] if samples is not None and "n_samples" in known else []
@@ -192,7 +193,7 @@ def _boxed(picture: UInt8[np.ndarray, "h w 3"], box: Sequence[float] | None) -> 
         return picture
     image, (height, width) = Image.fromarray(picture), picture.shape[:2]
     y0, x0, y1, x1 = (round(each * (side - 1)) for each, side in zip(box, 2 * (height, width), strict=True))
-    line = max(1, height // 150)
+    line = max(1, height // 150)  # a photograph is shown smaller than it is, and one pixel would vanish
     draw = ImageDraw.Draw(image)
     draw.rectangle((x0, y0, x1, y1), outline="black", width=2 * line)
     draw.rectangle((x0, y0, x1, y1), outline="white", width=line)
