@@ -276,11 +276,11 @@ def test_uploads_and_results_are_deleted(photo, tmp_path):
 @needs_gradio
 @_unclosed
 @one_server
-def test_a_hundred_requests_of_five_clients(served):
-    """None is lost, and memory is steady once the programs are compiled: a MiB per request would be 75 MiB more."""
-    answers, memory = serving.visits(*served, requests=100, clients=5)
-    assert answers == [1] * 100  # every answer has its map
-    # The least of fifteen readings: while a request is computed, memory is tens of MiB higher.
-    early, late = min(memory[10:25]), min(memory[85:])
-    print(f"100 requests; least memory from 10 to 25: {early:.0f} MiB, from 85 to 100: {late:.0f}")
-    assert late < early + 50
+def test_sixty_requests_of_five_clients(served):
+    """None is lost, and memory is steady once the programs are compiled: 1.5 MiB per request would be 50 MiB more."""
+    answers, memory = serving.visits(*served, requests=60, clients=5)
+    assert answers == [1] * 60  # every answer has its map
+    # The least of fifteen readings: while a request is computed, memory is tens of MiB higher. It varies by 26 MiB.
+    early, late = min(memory[10:25]), min(memory[45:])
+    print(f"60 requests; least memory from 10 to 25: {early:.0f} MiB, from 45 to 60: {late:.0f}")
+    assert late < early + 40
