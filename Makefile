@@ -23,9 +23,10 @@ check: lint
 test: lint
 	$(BIN)/pytest
 
-# The app's tests need gradio, and those in a browser Chromium: `apt-get install chromium`.
-test-all: test $(VENV)/.app
-	$(BIN)/pytest -m slow
+# In one run, so that slow cases find the programs that quick ones have compiled. The app's tests need gradio, and those in
+# a browser Chromium: `apt-get install chromium`.
+test-all: lint $(VENV)/.app
+	$(BIN)/pytest -m "not zoo"
 
 # Models of other frameworks. PYTHON=python3.12 takes the newer packages of the extra zoo.
 test-zoo: $(VENV)/.dev $(VENV)/.keras $(VENV)/.torch $(VENV)/.transformers $(VENV)/.onnx

@@ -26,7 +26,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: of two processes none has minutes to go when the other ends."""
-    items.sort(key=lambda item: "test_notebooks" not in item.nodeid)
+    long = ("test_notebooks", "test_app", "test_study", "test_site")
+    items.sort(key=lambda item: not any(name in item.nodeid for name in long))
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,9 @@ def test_runs(path, tmp_path, monkeypatch):
     if path.stem == "quickstart":
         [cell] = [cell for cell in notebook.cells if "size=128" in cell.source]
         cell.source = cell.source.replace("size=128", "size=64")  # the same code in a third of the time
+    if path.stem == "video":
+        [cell] = [cell for cell in notebook.cells if "range(400)" in cell.source]
+        cell.source = cell.source.replace("range(400)", "range(200)")  # which learns enough for the last cell's check
     resources = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
 

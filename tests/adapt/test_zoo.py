@@ -121,7 +121,13 @@ CASES = [
         if network is not equinox_vit
     ),
     *(
-        pytest.param(network, METHODS[2:], id=f"{network.__name__}, others", marks=pytest.mark.slow)
+        # Those with convolutions over hundreds of channels take two minutes each.
+        pytest.param(
+            network,
+            METHODS[2:],
+            id=f"{network.__name__}, others",
+            marks=[pytest.mark.slow, *[pytest.mark.zoo] * (network not in (equinox_vit, equinox_convnext))],
+        )
         for network in NETWORKS
     ),
 ]

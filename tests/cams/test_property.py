@@ -169,7 +169,7 @@ def test_a_few_cases(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", registry.ENTRIES)
 def test_many_cases(name):
-    hold(name, 25)
+    hold(name, 10)
     jax.clear_caches()
 
 
