@@ -15,7 +15,6 @@ from sscam_jax.networks import init_params, network
 from sscam_jax.networks.resnet import RESNET18
 from sscam_jax.networks.squeezenet import SQUEEZENET1_1
 from sscam_jax.networks.vgg import VGG16_NETWORK
-from tests.marks import quick
 
 KEY = jax.random.key(0)
 METHODS = {
@@ -44,7 +43,8 @@ BUILT_IN = {  # network, layer, image size, methods
 }
 
 
-@pytest.mark.parametrize("name", quick(["squeezenet1_1"], BUILT_IN))
+@pytest.mark.slow  # test_frameworks.py has a small network of each framework
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_nnx_built_in_networks_are_their_true_cuts(name):
     description, layer, size, methods = BUILT_IN[name]
     params = init_params(name, KEY, num_classes=5)

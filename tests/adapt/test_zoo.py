@@ -112,14 +112,9 @@ def equinox_vit():
 
 
 NETWORKS = [haiku_resnet, linen_resnet, equinox_convnext, equinox_vit, haiku_mobilenet]
-# Two methods on the one that compiles soonest are quick enough; test_frameworks.py has a small one of each framework.
+# test_frameworks.py has a small network of each framework, which is quick enough.
 CASES = [
-    pytest.param(equinox_vit, METHODS[:2], id="equinox_vit"),
-    *(
-        pytest.param(network, METHODS[:2], id=network.__name__, marks=pytest.mark.slow)
-        for network in NETWORKS
-        if network is not equinox_vit
-    ),
+    *(pytest.param(network, METHODS[:2], id=network.__name__, marks=pytest.mark.slow) for network in NETWORKS),
     *(
         # Those with convolutions over hundreds of channels take two minutes each.
         pytest.param(

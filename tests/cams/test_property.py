@@ -35,8 +35,6 @@ FEWER = {
     "group-cam": dict(groups=2),
     "smooth-grad-cam++": dict(n_samples=2),
 }
-# Grad-CAM's draws run what these share with it.
-GRADIENT = ("grad-cam++", "xgrad-cam", "hires-cam", "layer-cam", "eigen-grad-cam", "shapley-cam")
 # Whatever the class and the network say, these maps are the same.
 DRAWN = ("uniform", "gaussian", "fake-cam", "random")
 # For these the class plays no part, so a label that is no class cannot spoil the map.
@@ -161,19 +159,20 @@ def hold(name: str, examples: int) -> None:
     drawn()
 
 
-@pytest.mark.parametrize("name", quick([name for name in registry.ENTRIES if name not in GRADIENT], registry.ENTRIES))
-def test_a_few_cases(name):
-    hold(name, 2)
+# One method of each way through the engine; each case compiles a program.
+FEW = ("grad-cam", "ss-cam", "ablation-cam", "rise")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", registry.ENTRIES)
-def test_many_cases(name):
-    hold(name, 10)
+@pytest.mark.parametrize(
+    ("name", "examples"),
+    quick([(name, 2) for name in FEW], [*((name, 2) for name in FEW), *((name, 10) for name in registry.ENTRIES)]),
+)
+def test_cases(name, examples):
+    hold(name, examples)
     jax.clear_caches()
 
 
-@pytest.mark.parametrize("name", registry.ENTRIES)
+@pytest.mark.parametrize("name", quick([*FEW, "smooth-grad-cam++"], registry.ENTRIES))
 def test_passes_are_the_images_that_go_through_the_network(name):
     """With a chunk of 1, because a larger one is filled up. What only the head does again is no pass."""
     seen: list[int] = []

@@ -158,7 +158,7 @@ def test_ss_cam_other_ranks(rank, preset):
     against_reference(rank, preset, {})
 
 
-@pytest.mark.parametrize("given", SINGLE_CHOICES, ids=str)
+@pytest.mark.parametrize("given", quick(SINGLE_CHOICES[::2], SINGLE_CHOICES), ids=str)
 def test_ss_cam_single_choices(given):
     against_reference(2, "paper", given)
 

@@ -66,6 +66,7 @@ def test_constant_channels_get_no_pass():
         assert sum(passes) == 2 + 2 * live * 5
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_samples():
     """The compiled program's temporary memory at N = 100 is that of N = 10, within 5 %."""
 
@@ -121,7 +122,7 @@ WALKED = {
 }
 
 
-@pytest.mark.parametrize("name", WALKED)
+@pytest.mark.parametrize("name", quick(["ablation_cam", "rise"], WALKED))
 def test_chunks_and_devices_change_nothing(name):
     method = functools.partial(explain, getattr(cams, name), **WALKED[name])
     whole = method()

@@ -323,6 +323,7 @@ def test_what_is_left_out_is_told(clip, squeezenet):
     assert len(list((clip.parent.parent / "out").glob("a_figure.png"))) == 1
 
 
+@pytest.mark.slow
 def test_a_film_becomes_a_film(clip, squeezenet, tmp_path):
     command = ["explain", clip, *squeezenet, "--method", "grad-cam", "--frames", 3]
     result = _sscam(*command, "--class", 0, "--class", 1)

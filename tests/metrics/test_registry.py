@@ -138,6 +138,7 @@ def traced(names, apply, params, images, labels, boxes, maps, key, ids):
     return metrics.measure(names, metrics.Case(apply, params, images, labels, boxes, maps, key, ids, explain))
 
 
+@pytest.mark.slow
 def test_jit_gives_the_same(measured):
     names = tuple(metrics.METRICS)
     given = case()

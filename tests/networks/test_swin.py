@@ -90,6 +90,7 @@ def test_cuts():
     assert tiny("features")[0] == applies["features.3.1"]
 
 
+@pytest.mark.slow
 def test_methods_run():
     apply, params = tiny()
     x, labels = images(3, 32, 32), [1, 2, 3]

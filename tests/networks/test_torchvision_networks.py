@@ -148,6 +148,7 @@ def test_an_inverted_residual_adds_its_input_where_the_shapes_are_equal():
         np.testing.assert_allclose(module(x), x + residual if adds else residual, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_methods_run_on_a_small_convnext():
     network = Sizes((8, 12), (1, 1)).network("tiny")
     template = shared.template(network, CLASSES)
