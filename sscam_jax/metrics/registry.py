@@ -135,6 +135,7 @@ METRICS: Mapping[str, Metric] = {
         "lower",
         "ROAD, most relevant first",
         summary="probability without those pixels",
+        fewest=200,  # few images keep any probability, and hold most of the mean
     ),
     "road-lerf": _faithful(
         lambda case: _road(case).lerf,

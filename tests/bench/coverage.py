@@ -1,7 +1,8 @@
 """How often the 95 % intervals hold the true mean, and how often tables mark what is not there.
 
 The population are values per image that are stored in `notebooks/results`: 2009 images for most metrics, 128 for ROAD,
-IoU, MaxBoxAcc, and the metrics of complexity and robustness, 40 for insertion and deletion. Data sets of n images are
+IoU, MaxBoxAcc, the protocols `-pixel` and `-top50`, and the metrics of complexity and robustness, 64 for ROAD's two
+orders, 40 for insertion and deletion. Data sets of n images are
 drawn from it with replacement; the truth is the population's mean.
 A row is a kind of metric; every network and method (or pair of methods) with that metric is a cell. The table shows
 the mean over cells and the worst cell.
@@ -29,13 +30,17 @@ MORE = dict.fromkeys(("complexity", "sparseness", "coherency", "adcc", "infideli
     "max-sensitivity": "robustness"
 }
 MORE |= {"average-drop-authors": "all", "average-increase-authors": "all"}
+PROTOCOLS = {
+    f"average-{kind}{seen}": "protocols" for seen in ("-pixel", "-top50") for kind in ("drop", "gain", "increase")
+}
 CONFIRMED = ("road", "iou")
+ORDERS = ("road-morf", "road-lerf")
 _CONSTANT = ("uniform", "fake-cam", "cam")  # `cam` is `grad-cam` on ResNet-18
 
 
 def stored(metric: str) -> Iterator[tuple[Results, np.ndarray]]:
     """Every network's run with this metric, and its values [methods, images]."""
-    for path in sorted(RESULTS.glob(f"*_{(KINDS | MORE)[metric]}.parquet")):
+    for path in sorted(RESULTS.glob(f"*_{(KINDS | MORE | PROTOCOLS)[metric]}.parquet")):
         found = parquet.read(path)
         if metric in found.metrics:
             yield found, found.values[0, :, :, found.metrics.index(metric)].astype(np.float64)
@@ -57,6 +62,10 @@ def populations(metric: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarra
     """Of every network: methods' values, their differences to Grad-CAM, and twenty groups of ImageNet's classes."""
     if metric in CONFIRMED:
         yield from confirmed(metric)
+        return
+    if metric in ORDERS:
+        each = np.load(RESULTS / "squeezenet1_1_road.npz")[metric].astype(np.float64)
+        yield each.T, each[:, 1:].T - each[:, 0], np.zeros(len(each), int)
         return
     for found, values in stored(metric):
         shown = [j for j, method in enumerate(found.methods) if method not in _CONSTANT]
@@ -144,6 +153,8 @@ def coverage(draws: int = 2000) -> Iterator[str]:
     yield from rows(KINDS, draws, rng)
     yield from rows(CONFIRMED, draws, np.random.default_rng(0))
     yield from rows(MORE, draws, np.random.default_rng(0))
+    yield from rows(PROTOCOLS, draws, np.random.default_rng(0))
+    yield from rows(ORDERS, draws, np.random.default_rng(0))
     yield from best_box(draws // 4)
     for metric in ("pointing", "average-drop", "energy"):
         for paired, what in ((False, "mean"), (True, "difference")):

@@ -85,7 +85,7 @@ def test_a_mean_over_classes_has_each_classs_variance():
     "name, n, there", [("drop", 11, False), ("drop", 12, True), ("average-gain", 39, False), ("average-gain", 40, True),
                        ("energy-over-area", 19, False), ("energy-over-area", 20, True), ("infidelity", 19, False),
                        ("infidelity", 20, True), ("max-sensitivity", 19, False), ("max-sensitivity", 20, True),
-                       ("pointing", 12, True)],
+                       ("pointing", 12, True), ("road-morf", 199, False), ("road-morf", 200, True)],
 )  # fmt: skip
 def test_too_few_images_have_no_interval(name, n, there):
     values = np.random.default_rng(0).random((1, n))
