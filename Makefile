@@ -29,7 +29,7 @@ test-all: lint $(VENV)/.app
 	$(BIN)/pytest -m "not zoo"
 
 # Models of other frameworks. PYTHON=python3.12 takes the newer packages of the extra zoo.
-test-zoo: $(VENV)/.dev $(VENV)/.keras $(VENV)/.torch $(VENV)/.transformers $(VENV)/.onnx
+test-zoo: $(VENV)/.dev $(VENV)/.keras $(VENV)/.torch $(VENV)/.transformers $(VENV)/.onnx $(VENV)/.jimm
 	KERAS_BACKEND=jax $(BIN)/pytest -m "slow or not slow" tests/adapt
 
 accelerators: $(VENV)/.dev $(VENV)/.aot
