@@ -123,7 +123,7 @@ def _photographs(gradio: Any) -> tuple[Any, Any, Any]:
     """Two places for photographs, and what is told of the box on the first."""
     source: dict[str, Any] = dict(sources=["upload", "webcam"], type="filepath", height=280)
     photo = gradio.Image(label="Photograph", **source)
-    told = gradio.Markdown("Click two corners on the photograph to measure the energy in a box.")
+    told = gradio.Markdown(visit.TWO_CLICKS)
     try:
         gradio.Examples([[str(path)] for path in data.demo_photographs()], [photo], cache_examples=False)
     except ValueError:
@@ -200,7 +200,7 @@ def _connect(gradio: Any, controls: _Controls, buttons: _Buttons, shown: _Shown,
     running.failure(lambda: "stopped", None, [shown.state], **private)
     controls.photo.select(clicked, [controls.photo, corners], [corners, controls.box, told], **private)
     # Corners of the photograph before mean nothing on this one.
-    controls.photo.change(lambda: ([], None), None, [corners, controls.box], **private)
+    controls.photo.change(visit.new_photograph, [controls.photo], [corners, controls.box, told], **private)
 
 
 def _buttons(gradio: Any) -> _Buttons:

@@ -24,6 +24,9 @@ MOST_PASSES = 1000
 MOST_NETWORKS = 2
 """The networks that can be compared."""
 
+TWO_CLICKS = "Click two corners on the photograph to measure the energy in a box."
+"""What is told before a corner is set."""
+
 # Pixels of a photograph; photographs at once.
 _PIXELS, _MOST_IMAGES = 25_000_000, 2
 
@@ -99,6 +102,8 @@ class Asked:
             raise ValueError(f"choose 1 to {MOST_NETWORKS} networks and at most {_MOST_IMAGES} photographs")
         if samples is not None and samples > MOST_PASSES:
             raise ValueError(f"N is {samples:g}, at most {MOST_PASSES} samples are taken: choose fewer")
+        # Before a network is loaded: a wrong photograph is told at once.
+        images = _photographs(files)
         texts = [_text(method, preset, sigma, samples) for method in methods]
         loaded = [_loaded(checkpoint, layer.strip()) for checkpoint in checkpoints]
         known = [networks.class_names(each.about["model"], each.about["checkpoint"]) for each in loaded]
@@ -118,7 +123,7 @@ class Asked:
             )
             for names in known
         ]
-        return cls(_photographs(files), loaded, requests)
+        return cls(images, loaded, requests)
 
 
 # Every σ that a visitor types is another key.
@@ -256,6 +261,15 @@ def python_lines(founds: Sequence[Explanation]) -> str:
     return "\n\n".join(
         repeat.python(list(dict.fromkeys(found.names)), found.about["network"], found.request) for found in founds
     )
+
+
+def new_photograph(file: str | None) -> tuple[Any, Any, str]:
+    """Another photograph, or none: no corners, no box, and what to tell, for instance that it can't be read."""
+    try:
+        _photographs([] if file is None else [file])
+    except (ValueError, OSError) as error:
+        return [], None, str(error)
+    return [], None, TWO_CLICKS
 
 
 def corner(file: str, corners: Sequence[Sequence[float]], x: float, y: float) -> tuple[Any, Any, str]:

@@ -120,6 +120,8 @@ def test_what_is_refused(photo, change, message, monkeypatch):
         key: [str({"text": text, "huge": huge}[value])] if isinstance(value, str) else value
         for key, value in change.items()
     }
+    if "files" in change and given["files"]:
+        assert message in visit.new_photograph(given["files"][0])[2]  # told before anything is asked for
     with pytest.raises(ValueError, match=re.escape(message)):
         first = [given[name] for name in ("files", "checkpoints")]
         visit.Asked.of(*first, "", given["methods"], given["classes"], "", None, given["samples"], 16, 0, False)
@@ -163,6 +165,9 @@ def test_two_clicks_are_a_box(photo):
     corners, box, told = visit.corner(str(photo), corners, 12.0, 24.0)
     assert box == [0.25, 0.25, 0.75, 0.75] and told == "Box: top 25 %, left 25 %, bottom 75 %, right 75 %"
     assert visit.corner(str(photo), corners, 0.0, 0.0)[:2] == ([[0.0, 0.0]], None)
+    # Corners of the photograph before mean nothing on another one.
+    for other in (str(photo), None):
+        assert visit.new_photograph(other) == ([], None, visit.TWO_CLICKS)
 
 
 def test_the_space_installs_what_the_package_needs():
@@ -207,6 +212,12 @@ def test_in_a_browser(served, tmp_path):
         page.wait("[...document.querySelectorAll('button')].some((each) => each.textContent.trim() === 'Explain')")
         page.run(_button("Explain"))
         page.wait("document.body.innerText.includes('there is no photograph')")
+        text = tmp_path / "text.png"
+        text.write_text("no picture")
+        page.upload("input[type=file]", text)
+        page.wait("document.body.innerText.includes('text.png is not an image that Pillow can read')")
+        page.run("document.querySelector('[aria-label=\"Remove Image\"], [aria-label=Clear]').click()")
+        page.wait("document.body.innerText.includes('Click two corners')")
         page.upload("input[type=file]", pathlib.Path(PHOTOGRAPHS[0]))
         page.wait("document.body.innerText.split('Drop Image Here').length === 2")  # one of the two has its photograph
         photo = "[data-testid=image] img, .image-frame img, .image-container img"
