@@ -119,16 +119,24 @@ class _Server:
         return visit.corner(photo, corners, *event.index)
 
 
+def _place(gradio: Any, label: str) -> Any:
+    """A place for a photograph."""
+    image = gradio.Image(label=label, sources=["upload", "webcam"], type="filepath", height=280)
+    decoded = image.preprocess
+    # gradio decodes what is dropped, and its error has no message. The library reads the file, and says what is wrong.
+    image.preprocess = lambda given: given.path if given is not None and given.path else decoded(given)
+    return image
+
+
 def _photographs(gradio: Any) -> tuple[Any, Any, Any]:
     """Two places for photographs, and what is told of the box on the first."""
-    source: dict[str, Any] = dict(sources=["upload", "webcam"], type="filepath", height=280)
-    photo = gradio.Image(label="Photograph", **source)
+    photo = _place(gradio, "Photograph")
     told = gradio.Markdown(visit.TWO_CLICKS)
     try:
         gradio.Examples([[str(path)] for path in data.demo_photographs()], [photo], cache_examples=False)
     except ValueError:
         pass  # the demo's photographs are not installed
-    return photo, gradio.Image(label="Second photograph (optional)", **source), told
+    return photo, _place(gradio, "Second photograph (optional)"), told
 
 
 def _classes(checkpoint: str) -> list[tuple[str, str]]:
