@@ -181,6 +181,7 @@ def _sections(
 
     yield section("All images", results, per_class)
     boxed = np.array([specs[metric.partition("@")[0]].needs_boxes for metric in results.metrics])
+    # Where all images have one box, this section would repeat the first.
     if boxed.any() and 0 < results.single.sum() < len(results.single):
         part = statistics.subset(results, results.single)
         part = part._replace(

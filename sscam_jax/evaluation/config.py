@@ -32,7 +32,7 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text("utf-8"))
         found = config["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # the last one for thousands of brackets
         raise ValueError(f"'{path}' is damaged: it is not what a run writes. {_ELSEWHERE}") from error
     if found != FORMAT:
         raise ValueError(

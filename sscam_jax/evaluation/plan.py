@@ -179,6 +179,14 @@ def _network_identity(apply: Apply, of: Mapping[str, Any]) -> dict[str, str]:
     return dict(features=fingerprint.program(features, apply.features), head=fingerprint.program(head, apply.head))
 
 
+def _compiled(metrics: Mapping[str, Metric], can: Mapping[str, bool], mesh: Mesh) -> frozenset[str]:
+    """The metrics that run compiled, of those that JAX can compile."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    # One that runs methods again stays on the host, because some methods do.
+    stays = {name for name, metric in metrics.items() if metric.reruns or (metric.on_host and on_cpu)}
+    return frozenset(name for name in metrics if can[name] and name not in stays)
+
+
 def _placed(params: Params, devices: Sequence[jax.Device] | None) -> tuple[Mesh, Params]:
     """The devices, and the parameters on all of them."""
     # Of this process: each measures batches of its own, and none waits for another.
@@ -245,8 +253,5 @@ def plan(
         metrics={name: about for name, (_, about) in known.items()},
     )
     mesh, placed = _placed(params, devices)
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    # One that runs methods again stays on the host, because some methods do.
-    stays = {name for name, metric in found.items() if metric.reruns or (metric.on_host and on_cpu)}
-    compiled = frozenset(name for name, (can, _) in known.items() if can and name not in stays)
+    compiled = _compiled(found, {name: can for name, (can, _) in known.items()}, mesh)
     return Plan(apply, placed, explainers, found, compiled, identity, key, keys, target, colours, mesh)
