@@ -20,7 +20,7 @@ lint: $(VENV)/.dev
 check: lint
 	$(BIN)/pytest tests/cams/test_registry.py tests/cams/test_refusals.py tests/cams/test_parity.py tests/test_api.py
 
-test: lint
+test: $(VENV)/.dev
 	$(BIN)/pytest
 
 # In one run, so that slow cases find the programs that quick ones have compiled. The app's tests need gradio, and those in
