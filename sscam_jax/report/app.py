@@ -194,7 +194,9 @@ def _connect(gradio: Any, controls: _Controls, buttons: _Buttons, shown: _Shown,
         return server.corner(photo, before, event)
 
     buttons.forecast.click(server.forecast, list(controls), [shown.costs], api_name="forecast", **one)
-    running = buttons.explain.click(server.explain, list(controls), list(shown), api_name="explain", **one)
+    # Otherwise every output would say "Error" after Stop, over the maps that are there.
+    progress: dict[str, Any] = dict(one, show_progress_on=[shown.state])
+    running = buttons.explain.click(server.explain, list(controls), list(shown), api_name="explain", **progress)
     # Without the queue, these answer at once while a request is computed.
     private: dict[str, Any] = dict(api_visibility="private", queue=False)
 

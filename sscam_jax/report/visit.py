@@ -61,7 +61,11 @@ def _photographs(files: Sequence[str]) -> dict[str, pathlib.Path]:
     images = dict(zip(_names(files), map(pathlib.Path, files), strict=True))
     for name, path in images.items():
         # A small file can hold a huge picture, and a request keeps several copies of it.
-        width, height = data.open_image(path).size
+        try:
+            width, height = data.open_image(path).size
+        except (ValueError, OSError) as error:
+            # Where the server keeps uploads is not a visitor's business.
+            raise ValueError(str(error).replace(str(path), name)) from error
         if width * height > _PIXELS:
             raise ValueError(f"{name} has {width * height:,} pixels, at most {_PIXELS:,} are taken: make it smaller")
     return images
