@@ -24,9 +24,9 @@ METHODS = {
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 
-def close(left: sscam.Saliency, right: sscam.Saliency) -> None:
+def close(left: sscam.Saliency, right: sscam.Saliency, atol: float = 1e-5) -> None:
     for name, a, b in zip(left._fields, left, right, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol, err_msg=name)
 
 
 def network(params, images, tap):
@@ -140,7 +140,8 @@ def test_channels_first():
 
     apply, params = adapt.plain(first, PARAMS, channels_first=True)
     for method in (METHODS["grad_cam"], METHODS["score_cam"]):
-        close(method(apply, params, IMAGES, LABELS), method(toy.MLP, PARAMS, IMAGES, LABELS))
+        # Sums in another order: scaled to [0, 1], small differences of scores show their rounding (5e-5 on JAX 0.12).
+        close(method(apply, params, IMAGES, LABELS), method(toy.MLP, PARAMS, IMAGES, LABELS), atol=2e-4)
 
 
 def tokens(params, images, tap, before=1):
