@@ -52,6 +52,15 @@ def _memory(process: subprocess.Popen) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
 
+def at_rest(process: subprocess.Popen) -> float:
+    """The least memory in MiB within five seconds: a request that is computed takes tens of MiB."""
+    readings = []
+    for _ in range(10):
+        readings.append(_memory(process))
+        time.sleep(0.5)
+    return min(readings)
+
+
 def visits(address: str, process: subprocess.Popen, *, requests: int, clients: int) -> tuple[list[int], list[float]]:
     """Send requests from several clients at once; the maps in each answer, and the memory in MiB after each."""
     from gradio_client import Client, handle_file
