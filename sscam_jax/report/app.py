@@ -108,12 +108,14 @@ class _Server:
         # gradio copies the files to where it deletes them later.
         with tempfile.TemporaryDirectory() as folder:
             files = visit.files_of(founds, pathlib.Path(folder))
-            page = html.escape(pathlib.Path(files[0]).read_text("utf-8"), quote=True)
             # In a frame, the report's style and gradio's do not change each other. Without "allow-same-origin" the
             # report's script can't reach the app, although both are from the same server.
             allowed = "allow-scripts allow-downloads allow-modals"
-            frame = f'<iframe title="Report" sandbox="{allowed}" srcdoc="{page}"></iframe>'
-            yield _Shown(costs, "done", maps, numbers, files, visit.python_lines(founds), frame)
+            frames = "".join(
+                f'<iframe title="Report" sandbox="{allowed}" srcdoc="{html.escape(page, quote=True)}"></iframe>'
+                for page in (pathlib.Path(file).read_text("utf-8") for file in files if file.endswith(".html"))
+            )
+            yield _Shown(costs, "done", maps, numbers, files, visit.python_lines(founds), frames)
 
     def corner(self, photo: Any, corners: Any, event: Any) -> Any:
         return visit.corner(photo, corners, *event.index)

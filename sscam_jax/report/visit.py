@@ -246,9 +246,14 @@ def energy(values: Float[np.ndarray, "h w"], box: Sequence[float]) -> float:
 
 
 def files_of(founds: Sequence[Explanation], folder: pathlib.Path) -> list[str]:
-    """The report, the picture and the arrays, as files to download."""
-    report, figure, arrays = folder / "report.html", folder / "figure.png", folder / "maps.npz"
-    photographs.write(founds, report)
+    """The report, the picture and the arrays, as files to download; networks of other classes have reports apart."""
+    figure, arrays = folder / "figure.png", folder / "maps.npz"
+    # A report puts the networks' maps of the same class side by side.
+    alike = len({tuple(found.request.class_names or ()) for found in founds}) == 1
+    groups = [founds] if alike else [[found] for found in founds]
+    reports = [folder / ("report.html" if i == 1 else f"report_{i}.html") for i in range(1, len(groups) + 1)]
+    for some, report in zip(groups, reports, strict=True):
+        photographs.write(some, report)
     founds[0].save(figure)
     fields = {
         f"{i}/{method}/{name}": getattr(saliency, name)
@@ -257,7 +262,7 @@ def files_of(founds: Sequence[Explanation], folder: pathlib.Path) -> list[str]:
         for name in ("maps", "raw", "weights", "logits")
     }
     np.savez_compressed(arrays, **fields)
-    return [str(report), str(figure), str(arrays)]
+    return [*map(str, reports), str(figure), str(arrays)]
 
 
 def python_lines(founds: Sequence[Explanation]) -> str:

@@ -155,6 +155,8 @@ def test_a_head_is_explained_by_its_own_classes(photo, monkeypatch, tmp_path):
         _asked(photo, (head, whole), classes=["26"])
     first, second = list(visit.found_so_far(_asked(photo, (head, whole), ["grad-cam"])))[-1]
     assert (first.request.num_classes, second.request.num_classes) == (40, 1000)
+    names = [pathlib.Path(file).name for file in visit.files_of([first, second], tmp_path)]
+    assert names == ["report.html", "report_2.html", "figure.png", "maps.npz"]
     logits = second.saliency["grad-cam"].logits[0]
     assert second.classes[0].label == int(np.argmax(logits))  # not the number of the head's class
 
