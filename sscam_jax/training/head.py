@@ -192,6 +192,8 @@ def _fresh_where_new(name: str, params: Params, n_classes: int, seed: int) -> Pa
     )
 
 
+# One object for the same settings, because compiled steps are found by it.
+@functools.lru_cache(maxsize=8)
 def _adamw(learning_rate: float, steps: int) -> Any:
     """AdamW, whose learning rate falls along a cosine to zero in so many steps."""
     optax = imported("optax", "train")
@@ -247,7 +249,7 @@ class _Trainer:
         for epoch in range(epochs):
             # A generator per epoch: what one epoch draws does not depend on how many came before it.
             head, state = self._epoch(head, state, learn, np.random.RandomState([seed, epoch]))
-            history.append(measure(self._logits_of(head, keep), self.targets[keep]))
+            history.append(measure(self._logits_at(head, keep), self.targets[keep]))
             best = head if history[-1] == max(history) else best
             if progress is not None:
                 progress(epoch + 1, history[-1])
@@ -272,7 +274,7 @@ class _Trainer:
                 head, state = _updated(self.optimiser, gradient, state, head)
         return head, state
 
-    def _logits_of(self, head: dict[str, Array], places: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n classes"]:
+    def _logits_at(self, head: dict[str, Array], places: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n classes"]:
         """The logits of images that are not mirrored."""
         found = []
         for start in range(0, len(places), self.batch_size):
